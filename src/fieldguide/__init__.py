@@ -1,0 +1,30 @@
+"""A runnable field guide to neural networks. Names load on first use; importing this package does not import torch."""
+
+from importlib import import_module
+
+_HOME = {
+    "list_models": "fieldguide.catalog",
+    "FieldguideError": "fieldguide.errors",
+    "create_model": "fieldguide.models",
+    "save_model": "fieldguide.models.store",
+    "load_model": "fieldguide.models.store",
+    "attend": "fieldguide.blocks.attention",
+    "explain": "fieldguide.blocks.attention",
+    "Attention": "fieldguide.blocks.attention",
+    "capture": "fieldguide.blocks.capture",
+    "fit": "fieldguide.train",
+    "Recipe": "fieldguide.train.recipe",
+}
+
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604  (names, loaded lazily)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fieldguide' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
