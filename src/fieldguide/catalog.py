@@ -103,8 +103,5 @@ def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
     ``list_models("*vit*", task="classify")`` → ``["vit_ti_16", …]``.
     """
     return [
-        name
-        for row in ARCHITECTURES
-        for name in row.sizes
-        if fnmatchcase(name, pattern) and task in (None, row.task)
+        name for row in ARCHITECTURES for name in row.sizes if fnmatchcase(name, pattern) and task in (None, row.task)
     ]
