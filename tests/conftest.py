@@ -1,0 +1,41 @@
+"""What every test shares: one thread each, no network, repeatable hypothesis, and a word on missing oracles."""
+
+import importlib.util
+
+import jaxtyping
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+ORACLES = ("timm", "transformers", "diffusers")
+"""Independent implementations that parity tests compare with; installed by the `parity` extra."""
+
+torch.set_num_threads(1)
+# A slow machine must not turn a property into a failure, and a failure must come again on the next run.
+settings.register_profile(
+    "fieldguide",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("fieldguide")
+
+
+def pytest_report_header() -> str:
+    missing = [name for name in ORACLES if importlib.util.find_spec(name) is None]
+    return f"oracles: {', '.join(name for name in ORACLES if name not in missing)}" + (
+        f"; NOT installed, their parity tests are skipped: {', '.join(missing)}" if missing else ""
+    )
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def unchecked_shapes():
+    """Switches shape checks off for a test that compiles: dynamo cannot trace them, and the product has none."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
