@@ -1,0 +1,54 @@
+"""Torch's optimizers behind one field of the recipe, fused wherever torch has a fused kernel."""
+
+from torch import nn, optim
+
+from fieldguide.errors import FieldguideError, unknown
+from fieldguide.optim.groups import parameter_groups
+
+_FUSED_DEVICES = {"cpu", "cuda", "mps", "xpu"}
+
+
+def build_optimizer(
+    model: nn.Module,
+    name: str = "adamw",
+    *,
+    lr: float = 1e-3,
+    weight_decay: float = 0.01,
+    momentum: float = 0.9,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+) -> optim.Optimizer:
+    """The named optimizer over a model's (or a part's) trainable parameters; ``momentum`` serves SGD and RMSprop.
+
+    Every group keeps its parameters' names (``param_names``) and its own base rate (``base_lr``), which the schedule
+    multiplies. AdamW's decay is decoupled (Loshchilov & Hutter 2019, Alg. 2: weights shrink before the step); the
+    others add it to the gradient. SGD uses Nesterov momentum (Sutskever et al. 2013).
+
+    Raises:
+        FieldguideError: an unknown optimizer, or nothing to train.
+    """
+    groups = parameter_groups(model, weight_decay)
+    if not groups:
+        raise FieldguideError("optimizer: no parameter of the model requires a gradient, so there is nothing to train")
+    for group in groups:
+        group["base_lr"] = lr
+    parameters = [parameter for group in groups for _, parameter in group["params"]]
+    fused = all(p.device.type in _FUSED_DEVICES and p.is_floating_point() for p in parameters) or None
+    match name:
+        case "adamw":
+            return optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=fused)
+        case "adam":
+            return optim.Adam(groups, lr=lr, betas=betas, eps=eps, fused=fused)
+        case "sgd":
+            return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
+        case "rmsprop":  # torch has no fused RMSprop
+            return optim.RMSprop(groups, lr=lr, momentum=momentum, eps=eps, foreach=True)
+        case _:
+            raise unknown("optimizer", name, ("adamw", "adam", "sgd", "rmsprop"))
+
+
+def set_rate(optimizer: optim.Optimizer, factor: float) -> float:
+    """Sets every group to ``factor`` times its own base rate; returns the first group's rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    return optimizer.param_groups[0]["lr"]
