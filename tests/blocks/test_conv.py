@@ -1,0 +1,161 @@
+"""Convolutional blocks against torchvision's and their equations."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.mobilenetv2 import InvertedResidual as TheirInvertedResidual
+from torchvision.models.resnet import BasicBlock as TheirBasicBlock
+from torchvision.models.resnet import Bottleneck as TheirBottleneck
+
+from fieldguide.blocks import conv
+from fieldguide.blocks.conv import BasicBlock, Bottleneck, ConvNormAct, InvertedResidual, SqueezeExcitation
+from fieldguide.blocks.norms import GroupNorm
+from fieldguide.errors import FieldguideError
+
+
+def same_weights(ours: nn.Module, theirs: nn.Module) -> None:
+    """Copy by order; both list their tensors in the order of computation, the shortcut last."""
+    for parameter in theirs.parameters():
+        nn.init.normal_(parameter, 0.3, 0.3)
+    for name, buffer in theirs.named_buffers():
+        if name.endswith(("mean", "var")):
+            nn.init.uniform_(buffer, 0.5, 1.5)
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+
+
+def agree(ours: nn.Module, theirs: nn.Module, x: torch.Tensor) -> None:
+    same_weights(ours.double(), theirs.double())
+    for mode in (True, False):
+        expected = theirs.train(mode)(x)
+        torch.testing.assert_close(ours.train(mode)(x.clone()), expected, rtol=1e-12, atol=1e-12)
+    assert (theirs(x.flip(0)) - expected).abs().max() > 1e-3, "the comparison must be able to fail"
+
+
+def shortcut(inputs, outputs, stride):
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+@pytest.fixture
+def x():
+    torch.manual_seed(0)
+    return torch.randn(3, 8, 9, 9, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("outputs", "stride"), [(8, 1), (16, 1), (8, 2), (16, 2)])
+def test_basic_block(x, outputs, stride):
+    down = None if (outputs, stride) == (8, 1) else shortcut(8, outputs, stride)
+    agree(BasicBlock(8, outputs, stride), TheirBasicBlock(8, outputs, stride, down), x)
+
+
+@pytest.mark.parametrize(("outputs", "stride", "groups"), [(8, 1, 1), (16, 1, 1), (16, 2, 1), (16, 2, 4)])
+def test_bottleneck(x, outputs, stride, groups):
+    down = None if (outputs, stride) == (8, 1) else shortcut(8, outputs, stride)
+    theirs = TheirBottleneck(8, outputs // 4, stride, down, groups, base_width=64)
+    inner = theirs.conv2.in_channels
+    agree(Bottleneck(8, outputs, stride, inner_channels=inner, groups=groups), theirs, x)
+
+
+@pytest.mark.parametrize(("outputs", "stride", "expand"), [(8, 1, 1), (8, 1, 6), (12, 1, 6), (8, 2, 6)])
+def test_inverted_residual(x, outputs, stride, expand):
+    ours = InvertedResidual(8, outputs, stride=stride, hidden_channels=8 * expand)
+    agree(ours, TheirInvertedResidual(8, outputs, stride, expand), x)
+
+
+def test_squeeze_excitation(x):
+    agree(SqueezeExcitation(8, 2), torchvision.ops.SqueezeExcitation(8, 2), x)
+
+
+@pytest.mark.parametrize("block", [BasicBlock(8, 8), Bottleneck(8, 8, inner_channels=4)], ids=["basic", "bottleneck"])
+def test_a_block_is_not_linear(block, x):
+    """Convolutions with a sum around them but no activation between would be: f(x + y) = f(x) + f(y) − f(0)."""
+    block.double().eval()
+    y, zero = torch.randn_like(x), torch.zeros_like(x)
+    assert (block(x + y) - block(x) - block(y) + block(zero)).abs().max() > 0.1
+
+
+def test_zero_last_gamma_makes_a_block_the_identity(x):
+    block = BasicBlock(8, 8).double()
+    nn.init.zeros_(block.conv2.norm.weight)
+    assert torch.equal(block(x.abs()), x.abs())
+
+
+def test_a_change_of_shape_has_registered_projection_parameters():
+    assert [name for name, _ in BasicBlock(8, 8).named_parameters() if "shortcut" in name] == []
+    for block in (BasicBlock(8, 8, 2), BasicBlock(8, 16), Bottleneck(8, 8, 2, inner_channels=4)):
+        assert any(name.startswith("shortcut.conv") for name, _ in block.named_parameters())
+
+
+def test_the_stride_of_a_bottleneck_is_on_the_three_by_three():
+    block = Bottleneck(8, 16, 2, inner_channels=4)
+    assert [layer.conv.stride for layer in (block.reduce, block.conv, block.restore)] == [(1, 1), (2, 2), (1, 1)]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(1, 1, 1), (3, 1, 1), (3, 2, 1), (5, 2, 1), (3, 1, 4)])
+def test_size_is_divided_by_the_stride_rounded_up(kernel, stride, dilation):
+    layer = ConvNormAct(2, 4, kernel, stride, dilation=dilation)
+    for side in (9, 10, 16):
+        assert layer(torch.zeros(2, 2, side, side)).shape == (2, 4, -(-side // stride), -(-side // stride))
+
+
+def test_parts_of_conv_norm_act():
+    assert list(ConvNormAct(2, 4).state_dict()) == [
+        "conv.weight",
+        *(f"norm.{part}" for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")),
+    ]
+    bare = ConvNormAct(2, 4, norm=None, activation=None)
+    assert bare.conv.bias is not None
+    assert bare(torch.randn(1, 2, 5, 5)).min() < 0
+
+
+def test_norm_and_gate_are_the_callers_choice(x):
+    gate = SqueezeExcitation(4, 2)
+    block = Bottleneck(8, 8, inner_channels=4, norm=lambda channels: GroupNorm(2, channels), gate=gate).double()
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in block.modules())
+    before = block(x)
+    nn.init.constant_(gate.expand.bias, -50)  # shuts every channel: only the restoring norm's shift is left
+    assert not torch.allclose(before, block(x))
+
+
+def test_stochastic_depth_drops_the_branch_of_some_samples():
+    torch.manual_seed(0)
+    block = InvertedResidual(4, 4, hidden_channels=8, drop=0.5)
+    nn.init.ones_(block.project.norm.bias)
+    x = torch.randn(64, 4, 5, 5)
+    unchanged = (block(x) == x).flatten(1).all(1).float().mean()
+    assert 0.3 < unchanged < 0.7
+
+
+def test_he_init_has_variance_two_over_fan_out():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(64, 128, 3, stride=2)
+    conv.he_init(layer)
+    assert layer.weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)
+
+
+def test_groups_that_do_not_divide_are_named():
+    with pytest.raises(FieldguideError, match="6 input and 8 output channels cannot be split into 4 groups"):
+        ConvNormAct(6, 8, groups=4)
+
+
+@pytest.mark.parametrize("shape", [(3, 9, 9), (2, 1, 9, 9), (2, 3, 9, 4)])
+def test_images_that_do_not_fit_are_named(shape):
+    with pytest.raises(FieldguideError, match=r"Net takes images \(batch, 3, height, width\) .* at least 8 .* got \("):
+        conv.require_images(torch.zeros(shape), in_channels=3, smallest=8, model="Net")
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        BasicBlock(8, 16, 2),
+        Bottleneck(8, 16, 2, inner_channels=4, gate=SqueezeExcitation(4, 2)),
+        InvertedResidual(8, 8, hidden_channels=16, drop=0.2),
+    ],
+    ids=["basic", "bottleneck", "inverted"],
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_exports_and_compiles_as_one_graph(block, x):
+    block.double().eval()
+    expected = block(x)
+    torch.testing.assert_close(torch.export.export(block, (x,)).module()(x), expected)
+    torch.testing.assert_close(torch.compile(block, fullgraph=True, backend="eager")(x), expected)
