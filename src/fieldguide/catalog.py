@@ -41,7 +41,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         best_for="small grey images of one object; learning how a CNN works",
         image=(32, 32),
         mini_image=(32, 32),
-        sizes={"lenet5": 61_706},
+        sizes={"lenet5": 61_706, "lenet_mini": 17_662},
     ),
     Architecture(
         family="resnet",
@@ -62,6 +62,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
             "resnet152": 60_192_808,
             "resnext50_32x4d": 25_028_904,
             "wide_resnet50_2": 68_883_240,
+            "resnet_mini": 77_754,
         },
     ),
     Architecture(
@@ -82,6 +83,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
             "vit_b_32": 88_224_232,
             "vit_l_16": 304_326_632,
             "vit_h_14": 632_045_800,
+            "vit_mini": 139_978,
         },
     ),
 )

@@ -1,0 +1,182 @@
+"""A trained network in a folder: ``config.json`` says what to build, ``model.safetensors`` holds the weights.
+
+Configuration is data with a closed schema: a key too many or too few is refused. Nothing here can execute code.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from fieldguide import __version__
+from fieldguide.catalog import ARCHITECTURES, Architecture
+from fieldguide.errors import DamagedFile, FieldguideError
+from fieldguide.models.build import configure, construct, default_config
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SCHEMA = {"fieldguide": str, "name": str, "family": str, "config": dict, "data": dict | None, "sha256": str}
+DATA_SCHEMA = {"classes": list, "channels": int, "image_size": list, "mean": list, "std": list, "resize": str}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What ``config.json`` says: the network's name, its family's row and config, and the data it was trained on."""
+
+    name: str
+    row: Architecture
+    config: Any
+    data: dict[str, Any] | None
+    """``classes, channels, image_size, mean, std, resize``: how to prepare an image and how to read the answer."""
+    sha256: str
+    """Of ``model.safetensors``."""
+    version: str
+    """Of the fieldguide that wrote it."""
+
+
+def save_model(model: nn.Module, folder: str | PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
+    """Write a network of the catalog to a folder; a folder that ``save_model`` wrote earlier is replaced as a whole.
+
+    ``extra={"data": {...}}`` adds how the training data were prepared, with exactly the keys of ``DATA_SCHEMA``.
+    Everything is written to a temporary sibling first, so that a full disk leaves the old folder as it was.
+    Raises :class:`FieldguideError` for another kind of module or key, :class:`OSError` when the disk refuses.
+    """
+    folder, row = Path(folder), _row_of(model)
+    added = {"data": None} | json.loads(json.dumps(dict(extra or {})))  # as it will be read: tuples become lists
+    _require(added, {"data": SCHEMA["data"]}, "extra of save_model", FieldguideError)
+    if added["data"] is not None:
+        _require(added["data"], DATA_SCHEMA, 'extra["data"] of save_model', FieldguideError)
+    if folder.exists() and not {path.name for path in folder.iterdir()} <= {CONFIG, WEIGHTS}:
+        raise FieldguideError(f"{folder} holds other files than a saved model; choose a folder of its own")
+    tensors = save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    config = {
+        "fieldguide": __version__,
+        "name": getattr(model, "name", row.family),
+        "family": row.family,
+        "config": asdict(model.config),  # pyright: ignore[reportArgumentType]
+        **added,
+        "sha256": hashlib.sha256(tensors).hexdigest(),
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Two renames: whenever the process dies, at least one whole folder, old or new, is there.
+    fresh, retired = (folder.with_name(f".{folder.name}.{os.getpid()}.{part}") for part in ("new", "old"))
+    try:
+        fresh.mkdir()
+        _write(fresh / WEIGHTS, tensors)
+        _write(fresh / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    if folder.exists():
+        folder.rename(retired)
+    fresh.rename(folder)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def load_model(folder: str | PathLike[str]) -> nn.Module:
+    """The network that :func:`save_model` wrote, bit for bit, in evaluation mode.
+
+    Raises :class:`DamagedFile` when a file is missing, damaged, or belongs to something else.
+    """
+    folder = Path(folder)
+    stored = read_config(folder)
+    model = construct(stored.row, stored.config, stored.name)
+    load_tensors(model, folder / WEIGHTS, sha256=stored.sha256)
+    return model.eval()
+
+
+def read_config(folder: str | PathLike[str], *, name: str | None = None) -> Stored:
+    """What a saved folder holds, without reading its weights; ``name`` demands that model and no other.
+
+    Raises :class:`DamagedFile` for anything but the closed schema that :func:`save_model` writes.
+    """
+    path = Path(folder) / CONFIG
+    try:
+        entries = json.loads(path.read_text())
+    except OSError as error:
+        raise DamagedFile(f"cannot read {path}: {error.strerror}; a saved model is {CONFIG} and {WEIGHTS}") from error
+    except ValueError as error:
+        raise DamagedFile(f"{path} is not JSON ({error}); save the model again") from error
+    _require(entries, SCHEMA, str(path), DamagedFile)
+    if name not in (None, entries["name"]):
+        raise DamagedFile(f"{path} holds {entries['name']!r}, not {name!r}; create that model or choose other weights")
+    row = next((row for row in ARCHITECTURES if row.family == entries["family"]), None)
+    if row is None:
+        version = entries["fieldguide"]
+        raise DamagedFile(
+            f"{path} is of family {entries['family']!r}, which this fieldguide lacks (written by {version})"
+        )
+    default = default_config(row)
+    _require(entries["config"], dict.fromkeys(asdict(default), object), f"config in {path}", DamagedFile)
+    if entries["data"] is not None:
+        _require(entries["data"], DATA_SCHEMA, f"data in {path}", DamagedFile)
+    try:
+        config = configure(default, entries["config"], f"the config in {path}")
+    except FieldguideError as error:
+        raise DamagedFile(str(error)) from error
+    return Stored(entries["name"], row, config, entries["data"], entries["sha256"], entries["fieldguide"])
+
+
+def load_tensors(model: nn.Module, path: Path, *, sha256: str | None = None) -> None:
+    """Fill a network with the tensors of a ``.safetensors`` file that has exactly its names and shapes.
+
+    Raises :class:`DamagedFile` that lists missing, surplus and misshapen tensors, or names the damage.
+    """
+    try:
+        if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            raise DamagedFile(f"{path} is damaged: its contents changed after it was written; restore or retrain it")
+        tensors = load_file(path)
+    except OSError as error:
+        raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise DamagedFile(f"{path} is no whole safetensors file ({error}); copy it again or retrain") from error
+    own = model.state_dict()
+    problems = _listing("missing", own.keys() - tensors.keys()) + _listing("surplus", tensors.keys() - own.keys())
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)} in the file and {tuple(own[name].shape)} in the model"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ][:3]
+    if problems:
+        raise DamagedFile(f"{path} does not fit {getattr(model, 'name', type(model).__name__)}: {'; '.join(problems)}")
+    model.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
+
+
+def _row_of(model: nn.Module) -> Architecture:
+    home = type(model).__module__
+    for row in ARCHITECTURES:
+        if home == f"fieldguide.models.{row.module}" and type(model).__name__ == row.model:
+            return row
+    raise FieldguideError(f"save_model stores networks of the catalog, {type(model).__name__} is none of them")
+
+
+def _require(entries: Any, schema: Mapping[str, Any], where: str, error: type[FieldguideError]) -> None:
+    """A closed schema: exactly these keys, each with a value of its kind."""
+    if not isinstance(entries, dict):
+        raise error(f"{where} must be an object with {', '.join(schema)}, got {entries!r}")
+    problems = _listing("missing", schema.keys() - entries.keys()) + _listing("unknown", entries.keys() - schema.keys())
+    problems += _listing(
+        "of the wrong kind", {k for k in entries.keys() & schema if not isinstance(entries[k], schema[k])}
+    )
+    if problems:
+        raise error(f"{where}: {'; '.join(problems)}; expected {', '.join(sorted(schema))}")
+
+
+def _listing(label: str, names: set[str]) -> list[str]:
+    shown = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
+    return [f"{len(names)} {label} ({shown})"] if names else []
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

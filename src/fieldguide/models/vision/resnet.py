@@ -1,0 +1,92 @@
+"""ResNet: blocks that learn a change to their input, so that depth no longer hurts.
+
+He, Zhang, Ren & Sun 2016, "Deep Residual Learning for Image Recognition", table 1; ResNeXt: Xie et al. 2017, table 1;
+wide ResNet: Zagoruyko & Komodakis 2016. Against the paper: the stride of a bottleneck is on its 3×3 ("v1.5").
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from torch import nn
+
+from fieldguide.blocks.conv import BasicBlock, Bottleneck, ConvNormAct, FeatureInfo, he_init, require_images
+from fieldguide.blocks.pooling import GlobalAverage
+from fieldguide.shapes import Float, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetConfig:
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    """Blocks in each stage; every stage but the first begins with stride 2."""
+    widths: tuple[int, ...] = (256, 512, 1024, 2048)
+    """Channels that each stage puts out."""
+    reduction: int = 4
+    """A bottleneck's 3×3 has the output channels divided by this; 1 is the basic block of two 3×3."""
+    groups: int = 1
+    """ResNeXt's cardinality."""
+    stem: Literal["7x7", "3x3"] = "7x7"
+    """7×7 of stride 2 with max pooling for photographs, 3×3 of stride 1 for small images (§4.2)."""
+    stem_width: int = 64
+    num_classes: int = 1000
+    in_channels: int = 3
+
+
+SIZES = {
+    "resnet18": ResNetConfig(depths=(2, 2, 2, 2), widths=(64, 128, 256, 512), reduction=1),
+    "resnet34": ResNetConfig(widths=(64, 128, 256, 512), reduction=1),
+    "resnet50": ResNetConfig(),
+    "resnet101": ResNetConfig(depths=(3, 4, 23, 3)),
+    "resnet152": ResNetConfig(depths=(3, 8, 36, 3)),
+    "resnext50_32x4d": ResNetConfig(reduction=2, groups=32),
+    "wide_resnet50_2": ResNetConfig(reduction=2),
+    "resnet_mini": ResNetConfig(
+        depths=(1, 1, 1), widths=(16, 32, 64), reduction=1, stem="3x3", stem_width=16, num_classes=10, in_channels=1
+    ),
+}
+
+
+class ResNet(nn.Module):
+    """``images (b, in_channels, h, w) → logits (b, num_classes)``."""
+
+    def __init__(self, config: ResNetConfig):
+        super().__init__()
+        c = self.config = config
+        self.stem, stride = self._stem(c)
+        self.feature_info = tuple(FeatureInfo(width, stride * 2**stage) for stage, width in enumerate(c.widths))
+        self.stages = nn.ModuleList(
+            self._stage(c, depth, in_channels, out_channels, stride=1 if stage == 0 else 2)
+            for stage, (depth, (in_channels, out_channels)) in enumerate(
+                zip(c.depths, pairwise((c.stem_width, *c.widths)), strict=True)
+            )
+        )
+        self.pool = GlobalAverage()
+        self.head = nn.Linear(c.widths[-1], c.num_classes)
+        self.apply(he_init)
+
+    @staticmethod
+    def _stem(c: ResNetConfig) -> tuple[nn.Module, int]:
+        if c.stem == "3x3":
+            return ConvNormAct(c.in_channels, c.stem_width, 3), 1
+        conv = ConvNormAct(c.in_channels, c.stem_width, 7, stride=2)
+        return nn.Sequential(conv, nn.MaxPool2d(3, stride=2, padding=1)), 4
+
+    @staticmethod
+    def _stage(c: ResNetConfig, depth: int, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+        def block(in_channels: int, stride: int) -> nn.Module:
+            if c.reduction == 1:
+                return BasicBlock(in_channels, out_channels, stride, groups=c.groups)
+            inner = out_channels // c.reduction
+            return Bottleneck(in_channels, out_channels, stride, inner_channels=inner, groups=c.groups)
+
+        return nn.Sequential(block(in_channels, stride), *(block(out_channels, 1) for _ in range(depth - 1)))
+
+    def features(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        """The maps after each stage, finest first; ``feature_info`` has their channels and strides."""
+        smallest = self.feature_info[-1].stride
+        require_images(x, in_channels=self.config.in_channels, smallest=smallest, model="ResNet")
+        x = self.stem(x)
+        return [x := stage(x) for stage in self.stages]
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+        return self.head(self.pool(self.features(x)[-1]))

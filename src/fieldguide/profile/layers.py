@@ -1,0 +1,130 @@
+"""The layer table: parameters, FLOPs and activation memory of every module, from one forward that computes nothing.
+
+The forward runs on fake tensors, which know shapes, types and kernels but hold no numbers, so that a model of any size
+is measured in seconds on any machine. Nothing in the given module changes.
+"""
+
+from collections import defaultdict
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One module; all numbers include the modules inside it, and every call when it is called more than once."""
+
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    """Shape of the last result; empty when that is not a single tensor."""
+    parameters: int
+    flops: int
+    """Of matrix products, convolutions and attention, two per multiply-add; what else there is costs memory traffic."""
+    activation_bytes: int
+    """Kept by autograd for the backward pass; a tensor that several layers keep counts at the first."""
+    has_parts: bool
+
+    @property
+    def depth(self) -> int:
+        return len(self.name.split(".")) if self.name else 0
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """All layers in the order in which they were built; the first is the model itself."""
+
+    layers: tuple[Layer, ...]
+    parameter_bytes: int
+    """Parameters and buffers."""
+
+    @property
+    def total(self) -> Layer:
+        return self.layers[0]
+
+    def rows(self, depth: int = 2) -> list[Layer]:
+        """What a reader sees of the model down to a depth: modules of that depth, and those above it without parts."""
+        return [layer for layer in self.layers if layer.depth == depth or (layer.depth < depth and not layer.has_parts)]
+
+
+def layer_table(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> LayerTable:
+    """Measure a module on an example, or on a tuple of several arguments; only their shapes and types matter.
+
+    The module is measured in its present mode (training keeps dropout masks, for example) with float types as they are.
+    ``layer_table(model, torch.empty(1, 3, 224, 224)).total.flops`` → FLOPs of one forward.
+    """
+    examples = example if isinstance(example, tuple) else (example,)
+    fake = FakeTensorMode()
+    with FakeCopyMode(fake):
+        model = deepcopy(model)
+    with fake, torch.enable_grad():
+        # On a real device, wherever the module is ("meta" included), so that the kernels are those that will run.
+        inputs = tuple(_like(x) for x in examples)
+        state = {name: _like(x) for name, x in (*model.named_parameters(), *model.named_buffers())}
+        kept = _Kept([*state.values(), *inputs])
+        counter = FlopCounterMode(display=False)
+        costs, outputs = _watch(model, counter, kept)
+        with counter, saved_tensors_hooks(kept.keep, lambda x: x):
+            functional_call(model, state, inputs)
+        return LayerTable(
+            tuple(
+                Layer(
+                    name,
+                    type(module).__name__,
+                    outputs.get(name, ()),
+                    sum(parameter.numel() for parameter in module.parameters()),
+                    *costs[name],
+                    has_parts=any(True for _ in module.children()),
+                )
+                for name, module in model.named_modules()
+            ),
+            sum(x.numel() * x.element_size() for x in state.values()),
+        )
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device="cpu", requires_grad=x.requires_grad)
+
+
+class _Kept:
+    """The storages that autograd keeps, each counted once; parameters, buffers and inputs are there anyway."""
+
+    def __init__(self, known: list[Tensor]):
+        self.bytes = 0
+        self._storages = {x.untyped_storage()._cdata: x for x in known}
+
+    def keep(self, x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        if storage._cdata not in self._storages:
+            self._storages[storage._cdata] = x  # held, so that its address is not given to another
+            self.bytes += storage.nbytes()
+        return x
+
+
+def _watch(model: nn.Module, counter: FlopCounterMode, kept: _Kept) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Hooks that add up, per module, what the two counters gained between its start and its end."""
+    costs, outputs, running = defaultdict(lambda: (0, 0)), {}, []
+
+    def start(module: nn.Module, inputs: Any) -> None:
+        running.append((counter.get_total_flops(), kept.bytes))
+
+    def stop_of(name: str):
+        def stop(module: nn.Module, inputs: Any, output: Any) -> None:
+            flops, kept_bytes = running.pop()
+            old = costs[name]
+            costs[name] = (old[0] + counter.get_total_flops() - flops, old[1] + kept.bytes - kept_bytes)
+            outputs[name] = tuple(output.shape) if isinstance(output, Tensor) else ()
+
+        return stop
+
+    for name, module in model.named_modules():
+        module.register_forward_pre_hook(start)
+        module.register_forward_hook(stop_of(name))
+    return costs, outputs
