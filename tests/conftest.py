@@ -2,7 +2,6 @@
 
 import importlib.util
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -31,11 +30,3 @@ def pytest_report_header() -> str:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
-
-
-@pytest.fixture
-def unchecked_shapes():
-    """Switches shape checks off for a test that compiles: dynamo cannot trace them, and the product has none."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)

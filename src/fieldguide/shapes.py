@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-__all__ = ["Bool", "Float", "Int", "Tensor"]
+__all__ = ["Bool", "Float", "Int", "Tensor", "UInt8"]
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Bool, Float, Int, UInt8
 else:
     try:
-        from jaxtyping import Bool, Float, Int
+        from jaxtyping import Bool, Float, Int, UInt8
     except ModuleNotFoundError:
 
         class _Unchecked:
@@ -19,4 +19,4 @@ else:
             def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
                 return item[0]
 
-        Bool = Float = Int = _Unchecked
+        Bool = Float = Int = UInt8 = _Unchecked

@@ -156,10 +156,8 @@ def test_a_stack_of_nothing_or_of_both_kinds_is_refused():
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
-@pytest.mark.usefixtures("unchecked_shapes")
-def test_exports_and_compiles_as_one_graph_with_its_mask_inside(kind, x):
+def test_exports_with_its_mask_inside(kind, x):
     block = kind(Attention(D, HEADS, mask=Causal()), FeedForward(D, D_FF)).double().eval()
     expected = block(x)
     program = torch.export.export(block, (x,))
     torch.testing.assert_close(program.module()(x), expected)
-    torch.testing.assert_close(torch.compile(block, fullgraph=True, backend="eager")(x), expected)

@@ -1,5 +1,7 @@
 """Order and augmentation depend on (seed, epoch, position) and nothing else."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +99,17 @@ def test_epochs_seeds_and_batches_differ() -> None:
     assert len({tuple(torch.rand(4, generator=stream(*place)).tolist()) for place in places}) == len(places)
 
 
+def test_batches_of_an_epoch_are_changed_differently() -> None:
+    same = Split(
+        InMemory(split_of(1).pixels.read(torch.zeros(40, dtype=torch.long))),
+        torch.zeros(40).long(),
+        "x" * 40,
+        ("a", "b"),
+    )
+    batches = [inputs for inputs, _ in Feed(same, 10, seed=0, augment=AugmentRecipe(shift=0.3), **RAW).batches(0)]
+    assert all(not torch.equal(one, other) for one, other in pairwise(batches))
+
+
 def test_order_is_uniform() -> None:
     """Every sample is first equally often: χ² over 2,000 epochs of 5 samples, 4 degrees of freedom, p ≈ 0.001."""
     feed = Feed(split_of(5), 1, seed=0, **RAW)
@@ -117,6 +130,23 @@ def test_reading_ahead_changes_nothing() -> None:
     unfinished = Feed(lazy, 3, seed=1, **RAW).batches(0)
     next(unfinished)
     unfinished.close()
+
+
+def test_reading_ahead_is_bounded() -> None:
+    read: list[int] = []
+
+    class Counted(Resized):
+        def read(self, indices: torch.Tensor) -> torch.Tensor:
+            read.append(len(indices))
+            return super().read(indices)
+
+    split = Split(
+        Counted(split_of(40).pixels.read(torch.arange(40)), (6, 5)), torch.zeros(40).long(), "x" * 40, ("a", "b")
+    )
+    batches = Feed(split, 2, seed=0, **RAW).batches(0)
+    next(batches)
+    batches.close()  # waits for what was begun
+    assert len(read) == 3
 
 
 def test_a_batch_larger_than_the_training_part_is_refused() -> None:

@@ -92,6 +92,12 @@ def test_too_small_images_are_refused_in_one_line():
     assert create_model("resnet_mini").eval()(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
 
 
+@pytest.mark.parametrize("wrong", [{"depths": (2, 2)}, {"reduction": 48}])
+def test_numbers_that_do_not_fit_together_are_named(wrong):
+    with pytest.raises(FieldguideError, match=r"ResNet: depths=\(.*\) and widths=\(.*\) must be equally many"):
+        create_model("resnet50", **wrong)
+
+
 def test_zero_gammas_at_the_end_of_each_block_leave_only_the_shortcuts():
     model = create_model("resnet_mini").eval()
     for name, parameter in model.named_parameters():

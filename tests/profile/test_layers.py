@@ -7,6 +7,8 @@ import torch
 import torchvision
 from torch import nn
 
+from fieldguide.blocks.attention import Attention
+from fieldguide.blocks.masks import Causal, Chunked, Global, Strided, Window
 from fieldguide.profile import layer_table
 
 
@@ -110,3 +112,12 @@ def test_rows_cover_the_model_without_overlap():
     for depth in (1, 2, 3):
         assert sum(row.parameters for row in table.rows(depth)) == table.total.parameters
         assert sum(row.flops for row in table.rows(depth)) == table.total.flops
+
+
+def test_measuring_leaves_nothing_fake_behind():
+    """Masks may be kept between calls; one that was made while measuring must not reach a real forward."""
+    for mask in (Causal(), Window(8), Causal() & Window(8), Strided(4), Chunked(8), Global((0,)) | Window(4)):
+        model, x = Attention(16, 2, mask=mask).eval(), torch.randn(1, 64, 16)
+        layer_table(model, x)
+        with torch.no_grad():
+            assert model(x).isfinite().all()

@@ -582,6 +582,13 @@ def test_a_file_size_limit_of_the_system_is_a_failed_save(tmp_path: Path) -> Non
     assert same(load(checkpoints.folder / "last"), small_state(3))
 
 
+def test_a_failure_that_could_not_be_cleared_away_does_not_block_the_next_save(tmp_path: Path) -> None:
+    checkpoints = prepared(tmp_path)
+    (checkpoints.folder / f".0004-step-000004.{os.getpid()}.tmp").mkdir()
+    (checkpoints.folder / f".0004-step-000004.{os.getpid()}.tmp" / TENSORS).touch()
+    assert same(load(checkpoints.save(small_state(4), step=4)), small_state(4))
+
+
 def test_a_folder_that_was_deleted_is_a_failed_save(tmp_path: Path) -> None:
     checkpoints = prepared(tmp_path / "run")
     shutil.rmtree(checkpoints.folder)

@@ -1,5 +1,7 @@
 """Figures for one label per input, all read off one confusion matrix. Axis letters: b batch, c classes."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -58,7 +60,7 @@ class ClassificationMetrics:
             raise FieldguideError("metrics: nothing to evaluate, the data set gave no batch")
         return self._confusion
 
-    def update(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+    def update(self, model: nn.Module, batch: Sequence[Tensor]) -> None:
         inputs, labels = batch
         self.add(model(inputs), labels)
 

@@ -1,6 +1,6 @@
 """One label for each input: softmax cross-entropy."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,10 +29,10 @@ class Classification:
     def parts(self, model: nn.Module) -> dict[str, nn.Module]:
         return {"model": model}
 
-    def weight(self, batch: tuple[Tensor, Tensor]) -> int:
+    def weight(self, batch: Sequence[Tensor]) -> int:
         return batch[1].shape[0]
 
-    def step(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Iterator[Phase]:
+    def step(self, model: nn.Module, batch: Sequence[Tensor]) -> Iterator[Phase]:
         inputs, targets = batch
         yield Phase("model", cross_entropy(model(inputs), targets, label_smoothing=self.label_smoothing))
 

@@ -1,5 +1,8 @@
 """Torch's optimizers behind one field of the recipe, fused wherever torch has a fused kernel."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn, optim
 
 from fieldguide.errors import FieldguideError, unknown
@@ -52,3 +55,14 @@ def set_rate(optimizer: optim.Optimizer, factor: float) -> float:
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
     return optimizer.param_groups[0]["lr"]
+
+
+class Optimizers(dict[str, optim.Optimizer]):
+    """One optimizer for each part of a model, saved and restored together."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {part: optimizer.state_dict() for part, optimizer in self.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for part, optimizer in self.items():
+            optimizer.load_state_dict(state[part])

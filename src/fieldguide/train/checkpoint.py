@@ -36,7 +36,7 @@ from torch import Tensor
 
 from fieldguide.errors import DamagedFile, FieldguideError
 
-__all__ = ["Checkpoints", "Manifest", "Restored", "State", "load", "read_manifest", "save"]
+__all__ = ["Checkpoints", "Manifest", "Restored", "State", "load", "read_manifest", "save", "sync_folder"]
 
 State = Any
 """A tree of dicts (str or int keys), lists and tuples with tensors, numbers, strings, booleans and None as leaves."""
@@ -80,20 +80,21 @@ def save(folder: Path, state: State, *, step: int = 0, best: bool = False) -> No
     values = {"schema": SCHEMA, "state": _encode(state, (), tensors, {})}
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of an earlier failure that could not even be cleared away
         os.mkdir(temporary)
         files = {
             TENSORS: _write(temporary / TENSORS, _safetensors(tensors)),
             VALUES: _write(temporary / VALUES, [json.dumps(values, allow_nan=False).encode()]),
         }
         _write(temporary / MANIFEST, [_seal({"schema": SCHEMA, "step": step, "best": best, "files": files})])
-        _sync_folder(temporary)
+        sync_folder(temporary)
         os.rename(temporary, folder)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError):  # a failed write does not know its file
             error.filename, error.filename2 = str(folder), None
         raise
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
 def load(folder: Path) -> State:
@@ -266,7 +267,7 @@ class Checkpoints:
         except (PermissionError, NotImplementedError):  # a file system without links
             return
         os.replace(temporary, link)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def _prune(self, numbered: list[Path]) -> None:
         wanted = {*numbered[-self.keep :], self.best()}
@@ -408,7 +409,8 @@ def _write(path: Path, chunks: Iterable[bytes | memoryview]) -> dict[str, Any]:
     return {"size": size, "sha256": digest.hexdigest()}
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring to the disk which names a folder holds: without it a new file may be gone after a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fieldguide.errors import FieldguideError, did_you_mean
-from fieldguide.train.checkpoint import Checkpoints
+from fieldguide.train.checkpoint import Checkpoints, sync_folder
 from fieldguide.train.environment import environment
 
 __all__ = ["RunFolder", "replace_text"]
@@ -67,6 +67,7 @@ class RunFolder:
             run.path.parent.mkdir(parents=True, exist_ok=True)
             run.path.mkdir()
             run.checkpoints.folder.mkdir()
+            sync_folder(run.path.parent)
             replace_text(run.environment, json.dumps(environment(), indent=2) + "\n")
         except FileExistsError as error:
             raise _Exists(f"{path} exists already; choose another name, or go on with --resume {path}") from error
@@ -93,7 +94,10 @@ class RunFolder:
 
         Raises FieldguideError naming the process that holds it.
         """
-        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise FieldguideError(f"cannot write in {self.path}: {error.strerror}") from error
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,8 +105,9 @@ class RunFolder:
                 owner = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
                 raise FieldguideError(f"{self.path} is in use by {owner}; wait until it ends, or stop it") from error
             _held.add(descriptor)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            with contextlib.suppress(OSError):  # a full disk; the lock holds without the name
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
             yield
         finally:
             _held.discard(descriptor)
@@ -117,6 +122,7 @@ def replace_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+    sync_folder(path.parent)
 
 
 class _Exists(FieldguideError):

@@ -5,13 +5,13 @@ wide ResNet: Zagoruyko & Komodakis 2016. Against the paper: the stride of a bott
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 from torch import nn
 
 from fieldguide.blocks.conv import BasicBlock, Bottleneck, ConvNormAct, FeatureInfo, he_init, require_images
 from fieldguide.blocks.pooling import GlobalAverage
+from fieldguide.errors import FieldguideError
 from fieldguide.shapes import Float, Tensor
 
 
@@ -52,13 +52,20 @@ class ResNet(nn.Module):
     def __init__(self, config: ResNetConfig):
         super().__init__()
         c = self.config = config
+        if len(c.depths) != len(c.widths) or any(width % c.reduction for width in c.widths):
+            raise FieldguideError(
+                f"ResNet: depths={c.depths} and widths={c.widths} must be equally many, and widths multiples of "
+                f"reduction={c.reduction}; override them together"
+            )
         self.stem, stride = self._stem(c)
         self.feature_info = tuple(FeatureInfo(width, stride * 2**stage) for stage, width in enumerate(c.widths))
+        inputs = (c.stem_width, *c.widths)
         self.stages = nn.ModuleList(
-            self._stage(c, depth, in_channels, out_channels, stride=1 if stage == 0 else 2)
-            for stage, (depth, (in_channels, out_channels)) in enumerate(
-                zip(c.depths, pairwise((c.stem_width, *c.widths)), strict=True)
+            nn.Sequential(
+                self._block(c, inputs[stage], width, stride=2 if stage else 1),
+                *(self._block(c, width, width) for _ in range(depth - 1)),
             )
+            for stage, (depth, width) in enumerate(zip(c.depths, c.widths, strict=True))
         )
         self.pool = GlobalAverage()
         self.head = nn.Linear(c.widths[-1], c.num_classes)
@@ -72,14 +79,11 @@ class ResNet(nn.Module):
         return nn.Sequential(conv, nn.MaxPool2d(3, stride=2, padding=1)), 4
 
     @staticmethod
-    def _stage(c: ResNetConfig, depth: int, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-        def block(in_channels: int, stride: int) -> nn.Module:
-            if c.reduction == 1:
-                return BasicBlock(in_channels, out_channels, stride, groups=c.groups)
-            inner = out_channels // c.reduction
-            return Bottleneck(in_channels, out_channels, stride, inner_channels=inner, groups=c.groups)
-
-        return nn.Sequential(block(in_channels, stride), *(block(out_channels, 1) for _ in range(depth - 1)))
+    def _block(c: ResNetConfig, in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
+        if c.reduction == 1:
+            return BasicBlock(in_channels, out_channels, stride, groups=c.groups)
+        inner = out_channels // c.reduction
+        return Bottleneck(in_channels, out_channels, stride, inner_channels=inner, groups=c.groups)
 
     def features(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """The maps after each stage, finest first; ``feature_info`` has their channels and strides."""

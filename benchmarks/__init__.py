@@ -1,0 +1,1 @@
+"""Measurements of fieldguide against what one would otherwise use; each file runs with ``python -m``."""

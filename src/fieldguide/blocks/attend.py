@@ -1,0 +1,134 @@
+"""``attend``: softmax attention over what a mask shows – the only place that picks a kernel.
+
+Axes: b batch, h query heads, g key/value heads, q queries, k keys, c head width, e value width.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+
+from fieldguide.blocks.biases import Bias
+from fieldguide.blocks.kernels import Case, Kernel
+from fieldguide.blocks.kernels.banded import banded
+from fieldguide.blocks.kernels.chunked import chunked
+from fieldguide.blocks.kernels.dense import dense
+from fieldguide.blocks.kernels.flex import flex
+from fieldguide.blocks.kernels.hubs import hubs
+from fieldguide.blocks.kernels.sdpa import sdpa
+from fieldguide.blocks.kernels.strided import strided
+from fieldguide.blocks.masks import Causal, Full, Mask, not_a_mask
+from fieldguide.errors import FieldguideError
+from fieldguide.shapes import Float, Tensor
+
+LARGE = 2**20  # pairs from which a GPU gains by skipping blocks
+SPECIAL: tuple[Kernel, ...] = (chunked, banded, strided, hubs)  # each does what those before it do, and more
+
+
+def attend(
+    q: Float[Tensor, "b h q c"],
+    k: Float[Tensor, "b g k c"],
+    v: Float[Tensor, "b g k e"],
+    mask: Mask = Full(),
+    bias: Bias | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+) -> Float[Tensor, "b h q e"]:
+    """softmax(scale · q kᵀ + bias) v over the keys that ``mask`` shows (Vaswani et al. 2017, eq. 1).
+
+    The queries are the last q of the k positions. ``scale`` is 1/√c unless given; ``dropout`` is the probability that
+    a weight is dropped. Fewer key/value heads than query heads are shared (Ainslie et al. 2023). A query that may see
+    nothing returns zeros, with zero gradients. Raises FieldguideError for what is no mask and sizes that do not fit.
+    """
+    if k.shape[1] == q.shape[1] and v.shape[-1] == q.shape[-1] and bias is None:  # nothing to pick: the shortest way
+        if type(mask) is Full:
+            return F.scaled_dot_product_attention(q, k, v, None, dropout, scale=scale)
+        if type(mask) is Causal and k.shape[2] == q.shape[2]:
+            return F.scaled_dot_product_attention(q, k, v, None, dropout, True, scale=scale)
+    _check(q, k, v, mask, bias)
+    q, k, v = _autocast(q, k, v)
+    return choose(Case.of(q, k, mask, bias, dropout)).compute(q, k, v, mask, bias, scale, dropout)
+
+
+def choose(case: Case) -> Kernel:
+    """The kernel for a case; a special one must save half of the score matrix to be worth its trouble."""
+    compiling = torch.compiler.is_compiling()
+    if compiling or "batch" in case.mask.depends_on:
+        return _choose(case, compiling)
+    return _remembered_choice(case, compiling)
+
+
+def _choose(case: Case, compiling: bool) -> Kernel:
+    if sdpa.refusal(case) is None:
+        return sdpa
+    if case.device == "cuda" and case.pairs >= LARGE and not compiling and flex.refusal(case) is None:
+        return flex
+    for kernel in SPECIAL:
+        if kernel.refusal(case) is None and 2 * kernel.pairs(case) <= case.pairs:
+            return kernel
+    return dense
+
+
+_remembered_choice = lru_cache(maxsize=1024)(_choose)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which kernel ``attend`` picks, and why."""
+
+    kernel: str
+    why: str
+    cost: str
+    pairs: float
+    """Score pairs it computes, as a share of the n × n."""
+
+    def __str__(self) -> str:
+        return f"{self.kernel}: {self.why}; {self.cost} time, {self.pairs:.1%} of the score matrix"
+
+
+def explain(
+    mask: Mask = Full(),
+    n: int = 1024,
+    k_len: int | None = None,
+    *,
+    bias: Bias | None = None,
+    dropout: float = 0.0,
+    device: str | torch.device = "cpu",
+) -> Choice:
+    """Which kernel ``attend`` picks for ``n`` queries (and as many keys, or ``k_len``), and why."""
+    if not isinstance(mask, Mask):
+        raise not_a_mask(mask)
+    learned = bias is not None and bias.learned
+    case = Case(mask, n, k_len or n, torch.device(device).type, bias is not None, learned, dropout > 0)
+    kernel = choose(case)
+    return Choice(kernel.name, kernel.reason(case), kernel.cost, kernel.pairs(case) / case.pairs)
+
+
+def _autocast(*tensors: Tensor) -> list[Tensor]:
+    """Under autocast, all in its type, as PyTorch does for its own attention."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return list(tensors)
+    dtype = torch.get_autocast_dtype(kind)
+    return [x if x.dtype == torch.float64 else x.to(dtype) for x in tensors]
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Bias | None) -> None:
+    if not isinstance(mask, Mask):
+        raise not_a_mask(mask)
+    if bias is not None and not isinstance(bias, Bias):
+        raise FieldguideError(
+            f"attend: bias is {type(bias).__name__}; give added scores as Scores(tensor), visibility as mask"
+        )
+    b, h, q_len, c = q.shape
+    if k.shape[:3] != v.shape[:3] or k.shape[0] != b or k.shape[3] != c or h % k.shape[1]:
+        raise FieldguideError(
+            f"attend: q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} do not fit; they are (b, h, q, c), "
+            "(b, g, k, c) and (b, g, k, e) with h a multiple of g"
+        )
+    if not q.dtype == k.dtype == v.dtype and not torch.is_autocast_enabled(q.device.type):
+        raise FieldguideError(f"attend: q, k and v are {q.dtype}, {k.dtype} and {v.dtype}; convert them to one type")
+    mask.check(b, q_len, k.shape[2])
+    if bias is not None:
+        bias.check(b, h, q_len, k.shape[2])

@@ -1,0 +1,89 @@
+"""The command ``fieldguide VERB …``: one file per verb, each imported only when it runs.
+
+Every mistake a user can make is one line on stderr and exit code 2. Nothing here imports torch before a verb needs it.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from fieldguide import __version__
+from fieldguide.cli.terminal import plain_text_everywhere, say_error
+from fieldguide.errors import FieldguideError, unknown
+
+VERBS = {
+    "demo": "Train a small network on real scans of digits and write its report (about a minute).",
+    "models": "List the architectures, their sizes and their key ideas.",
+    "info": "One architecture: parameters, FLOPs, memory, layers, paper.",
+    "train": "Train a network on images and leave a complete run folder; --resume RUN continues one.",
+    "eval": "Measure a trained run on its test images or on others.",
+    "predict": "Classify image files with a trained run.",
+    "report": "Draw a run's figures and report.html again.",
+    "lookup": 'Look a pattern up: fieldguide lookup mask "Causal() & Window(64)".',
+    "check": "Describe this machine and installation, ready to paste into a bug report.",
+}
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+def build_app() -> App:
+    """All verbs by name and one-line help; their modules are imported when they are called."""
+    app = App(
+        name="fieldguide",
+        help="A runnable field guide to neural networks: look a pattern up, train a network, read its report.",
+        help_epilogue="First steps: `fieldguide demo`, then `fieldguide train resnet_mini --data FOLDER`.",
+        version=__version__,
+        version_flags=["--version"],
+        help_format="plaintext",
+    )
+    for place, (verb, summary) in enumerate(VERBS.items()):
+        if verb == "lookup":  # it has verbs of its own
+            app.command("fieldguide.cli.lookup:app", name=verb, help=summary, sort_key=place)
+        else:
+            app.command(f"fieldguide.cli.{verb}:{verb}", name=verb, help=summary, sort_key=place, help_epilogue="")
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one verb and exit with its code: 0 done, 2 bad input, 130 interrupted, 143 terminated, 1 a defect."""
+    plain_text_everywhere()
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    try:
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
+            raise unknown("verb", arguments[0], VERBS)
+        result = build_app()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as mistake:
+        say_error(_sentence(mistake))
+        return 2
+    except FieldguideError as mistake:
+        say_error(str(mistake))
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our pipe has gone, as in `fieldguide models | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as problem:
+        say_error(f"{problem.filename}: {problem.strerror}" if problem.filename else str(problem))
+        return 2
+    except Exception as defect:
+        if os.environ.get("FIELDGUIDE_DEBUG") == "1":
+            raise
+        say_error(
+            f"a defect of fieldguide, not of your input: {type(defect).__name__}: {defect}; "
+            "please report it with the output of `fieldguide check` (FIELDGUIDE_DEBUG=1 shows where it happened)"
+        )
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _sentence(mistake: CycloptsError) -> str:
+    text = " ".join(str(mistake).split())
+    return text[:1].lower() + text[1:].rstrip(".")

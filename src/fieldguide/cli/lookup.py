@@ -1,0 +1,40 @@
+"""``fieldguide lookup mask "Causal() & Window(64)"``: a pattern, drawn."""
+
+from pathlib import Path
+
+from cyclopts import App
+
+from fieldguide.cli.options import Positive
+
+app = App(name="lookup", help_format="plaintext", help_epilogue="")
+
+MARGIN = 10
+"""Columns of the terminal that the frame and its labels take."""
+
+
+@app.command
+def mask(expression: str, /, *, length: Positive = 64, png: Path | None = None) -> None:
+    """Draw who may see whom under an attention mask, and say how `attend` would compute it.
+
+    Parameters
+    ----------
+    expression
+        Masks joined with & (both), | (either) and ~ (not), such as "Causal() & Window(8)".
+    length
+        How many tokens.
+    png
+        Write the picture to this file as well.
+    """
+    from fieldguide.blocks.attend import explain
+    from fieldguide.blocks.mask_text import parse
+    from fieldguide.cli.terminal import console
+    from fieldguide.errors import FieldguideError
+    from fieldguide.report.mask_picture import mask_png, mask_text
+
+    wanted = parse(expression)
+    if png and not png.parent.is_dir():
+        raise FieldguideError(f"there is no folder {png.parent} for the picture")
+    print(mask_text(wanted, length, columns=max(1, min(64, console().width - MARGIN))))
+    print(f"attend picks {explain(wanted, length)}")
+    if png:
+        print(mask_png(wanted, png, length))

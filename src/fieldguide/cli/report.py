@@ -1,0 +1,17 @@
+"""``fieldguide report RUN``: the figures and the page again, from what the run folder holds."""
+
+from pathlib import Path
+
+
+def report(run: Path, /) -> None:
+    """Draw a run's figures and report.html again.
+
+    Parameters
+    ----------
+    run
+        The run's folder, such as runs/resnet_mini-digits-1.
+    """
+    from fieldguide.report import build_report
+    from fieldguide.train.run import RunFolder
+
+    print(build_report(RunFolder.open(run).path))

@@ -1,0 +1,57 @@
+"""The pictures and the page of a run, drawn from its folder alone."""
+
+from pathlib import Path
+
+from fieldguide import trace
+from fieldguide.errors import DamagedFile, FieldguideError
+from fieldguide.metrics import confusion_matrix
+from fieldguide.report import story
+from fieldguide.report.confusion import draw_confusion
+from fieldguide.report.curves import draw_curves
+from fieldguide.report.mistakes import draw_mistakes
+from fieldguide.report.page import Picture, write_page
+from fieldguide.report.predictions import Predictions, worst_mistakes
+
+__all__ = ["Predictions", "build_report", "worst_mistakes"]
+
+
+def build_report(run: Path) -> Path:
+    """Draw ``figures/*.png`` and write ``report.html`` into a run folder, from whatever the run has left so far.
+
+    Raises FieldguideError when the folder holds no step yet, DamagedFile when its log cannot be read.
+    """
+    records = read_records(run)
+    curves = draw_curves(records, run / "figures" / "curves.png")
+    pictures = [Picture("Training", curves, story.of_curves(run, records))]
+    predictions = Predictions.load(run)
+    scores = []
+    if predictions:
+        matrix = confusion_matrix(predictions.predicted, predictions.labels, len(predictions.classes))
+        scores = story.class_scores(matrix, predictions.classes)
+        file = draw_confusion(matrix, predictions.classes, run / "figures" / "confusion.png")
+        pictures.append(Picture("Confusion", file, story.of_confusion(scores)))
+        if len(predictions.worst):
+            file = draw_mistakes(predictions, run / "figures" / "mistakes.png")
+            pictures.append(Picture("Worst mistakes", file, story.of_mistakes(predictions), is_chart=False))
+    return write_page(
+        run,
+        title=story.title(run),
+        subtitle=story.subtitle(run, records),
+        tiles=story.tiles(records, predictions),
+        pictures=pictures,
+        scores=scores,
+        mistakes=predictions.worst_names if predictions else (),
+        commands=story.next_commands(run, finished=predictions is not None),
+    )
+
+
+def read_records(run: Path) -> list[trace.Record]:
+    """A run's metrics; raises FieldguideError when there are none, DamagedFile when a line is not a record."""
+    file = run / "metrics.jsonl"
+    try:
+        records = list(trace.read(file)) if file.exists() else []
+    except ValueError as problem:
+        raise DamagedFile(str(problem)) from None
+    if not any(r["kind"] == "step" for r in records):
+        raise FieldguideError(f"{run} has no finished training step, so there is nothing to report")
+    return records

@@ -1,0 +1,27 @@
+"""The test images a network got most wrong: those whose true class it found least likely."""
+
+from pathlib import Path
+
+from fieldguide.report.predictions import Predictions
+from fieldguide.report.style import BLUE, ORANGE, figure, shortened
+
+COLUMNS = 4
+
+
+def draw_mistakes(predictions: Predictions, file: Path) -> Path:
+    """A grid of the worst mistakes, each with its true class, the predicted one and that one's probability."""
+    rows = -(-len(predictions.worst) // COLUMNS)
+    with figure(file, 7.2, 2.2 * rows) as drawing:
+        axes = drawing.subplots(rows, COLUMNS, squeeze=False).flat
+        for axis, index, image in zip(axes, predictions.worst.tolist(), predictions.worst_images, strict=False):
+            axis.imshow(image.permute(1, 2, 0).numpy().squeeze(), cmap="gray", vmin=0, vmax=255)
+            true, said = (predictions.classes[int(c[index])] for c in (predictions.labels, predictions.predicted))
+            sure = 100 * predictions.probability[index]
+            axis.set_title(shortened(true), color=BLUE, fontsize=9)
+            axis.set_xlabel(f"taken for {shortened(said)}, {sure:.0f}%", color=ORANGE, fontsize=8, loc="left")
+        for axis in drawing.axes:
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.grid(False)
+            axis.spines[:].set_visible(False)
+    return file

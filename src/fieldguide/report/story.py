@@ -1,0 +1,107 @@
+"""A run in words: the headline numbers, the captions that say what a picture shows, and what to type next."""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from fieldguide.metrics import per_class
+from fieldguide.report.page import ClassScore, Tile
+from fieldguide.report.predictions import Predictions
+from fieldguide.shapes import Int, Tensor
+from fieldguide.trace import Record
+
+
+def title(run: Path) -> str:
+    """``"resnet_mini on digits"``, or the folder's name when the run does not say what it was asked to do."""
+    job = _environment(run).get("job", {})
+    return f"{job['model']} on {Path(job['data']).name}" if job else run.resolve().name
+
+
+def subtitle(run: Path, records: Sequence[Record]) -> str:
+    environment, last = _environment(run), records[-1]
+    parts = [str(run), f"fieldguide {environment['fieldguide']}" if "fieldguide" in environment else ""]
+    parts.append("" if last["kind"] == "test" else f"not finished: {last['step']:,} steps so far")
+    return " · ".join(filter(None, parts))
+
+
+def tiles(records: Sequence[Record], predictions: Predictions | None) -> list[Tile]:
+    """The headline numbers of what there is."""
+    epochs = _of_kind(records, "epoch")
+    steps = _of_kind(records, "step")
+    found = []
+    for test in _of_kind(records, "test")[-1:]:
+        images = f"{len(predictions.labels):,} images" if predictions else ""
+        found.append(Tile("test accuracy", f"{test['test_accuracy']:.2%}", images))
+        found.append(Tile("test loss", f"{test['test_loss']:.4f}", "cross-entropy, nats"))
+    if best := _best(epochs):
+        found.append(Tile("best validation", f"{best['val_accuracy']:.2%}", f"epoch {best['epoch'] + 1}"))
+    seconds = sum(r["seconds"] for r in steps)
+    length = f"{len(epochs)} epochs, {steps[-1]['step']:,} steps"
+    found.append(Tile("training", duration(seconds), length))
+    found.append(Tile("speed", f"{sum(r['samples'] for r in steps) / max(seconds, 1e-9):,.0f}", "images a second"))
+    return found
+
+
+def of_curves(run: Path, records: Sequence[Record]) -> str:
+    losses = [r["loss"] for r in _of_kind(records, "step")]
+    text = f"Training loss of every step, from {losses[0]:.3g} to {losses[-1]:.3g}, with its running mean"
+    if best := _best(_of_kind(records, "epoch")):
+        text += f"; validation accuracy, best {best['val_accuracy']:.2%} in epoch {best['epoch'] + 1}"
+    recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8")) if (run / "recipe.toml").exists() else {}
+    softened = recipe.get("label_smoothing") or recipe.get("augment", {}).get("mixup")
+    note = " Training targets are softened, so its loss stays above the validation loss." if softened else ""
+    return f"{text}; the learning rate under them.{note}"
+
+
+def of_confusion(scores: Sequence[ClassScore]) -> str:
+    rule = "One row per true class, one column per predicted class: counts of test images, shaded by share of the row."
+    hardest = min((s for s in scores if s.support), key=lambda s: s.recall)
+    found = "Every image is right." if hardest.recall == 1 else f"Hardest: {hardest.name}, {hardest.recall:.1%} found."
+    return f"{rule} {found}"
+
+
+def of_mistakes(predictions: Predictions) -> str:
+    wrong, shown = int((predictions.predicted != predictions.labels).sum()), len(predictions.worst)
+    count = "The only" if wrong == 1 else f"All {wrong}" if shown == wrong else f"{shown} of {wrong:,}"
+    return (
+        f"{count} wrong test image{'s' * (wrong > 1)}, the least likely truth first: above each its class, below it "
+        "what it was taken for and how sure the network was of that."
+    )
+
+
+def class_scores(matrix: Int[Tensor, "k k"], classes: Sequence[str]) -> list[ClassScore]:
+    """A row per class of a confusion matrix."""
+    columns = per_class(matrix)
+    rows = zip(*(columns[key].tolist() for key in ("precision", "recall", "f1", "support")), strict=True)
+    return [ClassScore(name, *row) for name, row in zip(classes, rows, strict=True)]
+
+
+def next_commands(run: Path, *, finished: bool) -> list[str]:
+    folder = quote(str(run))
+    if not finished:
+        return [f"fieldguide train --resume {folder}"]
+    return [f"fieldguide predict {folder} IMAGE", f"fieldguide eval {folder} --data FOLDER"]
+
+
+def duration(seconds: float) -> str:
+    """``"8.4 s"``, ``"3 min 20 s"`` or ``"2 h 5 min"``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _of_kind(records: Sequence[Record], kind: str) -> list[Record]:
+    return [r for r in records if r["kind"] == kind]
+
+
+def _best(epochs: Sequence[Record]) -> Record | None:
+    return max((r for r in epochs if "val_accuracy" in r), key=lambda r: r["val_accuracy"], default=None)
+
+
+def _environment(run: Path) -> Mapping[str, Any]:
+    file = run / "environment.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}

@@ -1,0 +1,225 @@
+"""What else happens during training: logs, checkpoints, traces – and whatever you add."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fieldguide.errors import FieldguideError
+from fieldguide.optim import global_norm
+from fieldguide.trace import Log, Record
+from fieldguide.train.run import RunFolder
+
+if TYPE_CHECKING:
+    from fieldguide.train.loop import Loop
+
+
+class TrainingWarning(UserWarning):
+    """Something went wrong that training can live with, for now."""
+
+
+class Callback:
+    """Listens to a training; override what you need.
+
+    A record is a plain dict as ``fieldguide.trace`` describes. Callbacks are called in their order; what they
+    keep between steps goes through ``state_dict`` and comes back on resume, before ``on_start``.
+    """
+
+    loop: "Loop"
+
+    def on_start(self, loop: "Loop") -> None:
+        """Training starts or goes on; ``loop`` gives access to everything, as ``loop.steps``."""
+        self.loop = loop
+
+    def before_update(self, part: str) -> None:
+        """The gradients of a part are final, clipped and finite, and its optimizer is about to use them."""
+
+    def on_step(self, record: Record) -> None:
+        """An optimizer step is done."""
+
+    def on_epoch(self, record: Record) -> None:
+        """An epoch is done and evaluated."""
+
+    def on_test(self, record: Record) -> None:
+        """The trained model was evaluated on the held-out part."""
+
+    def on_failure(self, record: Record) -> None:
+        """Something failed that training can live with, such as a save."""
+
+    def on_end(self) -> None:
+        """Training is complete and the model has its final weights; not called when it stops early on request."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class History(Callback):
+    """Keeps every record in memory, for a look at a short training without a run folder."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def on_step(self, record: Record) -> None:
+        self.records.append(record)
+
+    on_epoch = on_test = on_step
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"records": self.records}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.records = list(state["records"])
+
+
+class MetricsLog(Callback):
+    """Writes every step and epoch to ``metrics.jsonl``; a resume cuts the file back to its checkpoint."""
+
+    def __init__(self, path: Path):
+        self.log = Log(path)
+
+    def on_step(self, record: Record) -> None:
+        self.log.write(record)
+        if self.log.failure:
+            warnings.warn(f"{self.log.failure}; training goes on", TrainingWarning, stacklevel=2)
+
+    on_epoch = on_test = on_failure = on_step
+
+    def state_dict(self) -> dict[str, Any]:
+        self.log.sync()
+        return {"position": self.log.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.log.rewind(state["position"])
+
+
+class Trace(MetricsLog):
+    """Writes scale-free scalars of every ``every``-th step to ``trace.jsonl``, with one copy from device to host."""
+
+    def __init__(self, path: Path, every: int = 10):
+        super().__init__(path)
+        self.every = every
+        self._before: list[Tensor] = []
+        self._parameters: list[Tensor] = []
+        self._waited = self._seconds = 0.0
+
+    @torch.no_grad()
+    def before_update(self, part: str) -> None:
+        if (self.loop.progress.step + 1) % self.every == 0:
+            parameters = [p for p in self.loop.parameters[part] if p.grad is not None]
+            self._parameters += parameters
+            self._before += [p.clone() for p in parameters]
+
+    @torch.no_grad()
+    def on_step(self, record: Record) -> None:
+        self._seconds += record["seconds"]
+        if not self._before:
+            return
+        change = global_norm([now - old for now, old in zip(self._parameters, self._before, strict=True)])
+        change, size = torch.stack([change, global_norm(self._before)]).tolist()
+        sample = {key: record[key] for key in ("step", "epoch", "loss", "lr", "grad_norm")}
+        sample["update_ratio"] = change / size if size else 0.0
+        sample["data_wait"] = (self.loop.progress.waited - self._waited) / max(self._seconds, 1e-9)
+        super().on_step({"kind": "sample", **sample})
+        self._before, self._parameters, self._seconds = [], [], 0.0
+        self._waited = self.loop.progress.waited
+
+    def on_epoch(self, record: Record) -> None: ...
+
+    on_test = on_failure = on_epoch
+
+
+class BestWeights(Callback):
+    """Keeps the weights of the best epoch and puts them back at the end: what early stopping is for."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, Tensor] = {}
+
+    def on_epoch(self, record: Record) -> None:
+        if self.loop.best.improved:
+            with self.loop.average.applied():
+                self.weights = {name: tensor.clone() for name, tensor in self.loop.model.state_dict().items()}
+
+    def on_end(self) -> None:
+        if self.weights:
+            self.loop.model.load_state_dict(self.weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.weights = state["weights"]
+
+
+class Saving(Callback):
+    """Saves a checkpoint at the start, after every epoch and every ``every`` steps; comes after the logs it remembers.
+
+    A disk that refuses does not end the training: the older checkpoints stay, and the next save tries again.
+    """
+
+    def __init__(self, run: RunFolder, every: int = 0):
+        self.run, self.every = run, every
+
+    def on_start(self, loop: "Loop") -> None:
+        super().on_start(loop)
+        if loop.progress.step == 0:
+            self.save()
+
+    def on_step(self, record: Record) -> None:
+        if self.every and self.loop.progress.step % self.every == 0:
+            self.save()
+
+    def on_epoch(self, record: Record) -> None:
+        self.save(best=self.loop.best.improved)
+
+    def save(self, best: bool = False) -> None:
+        try:
+            self.run.checkpoints.save(self.loop.state_dict(), step=self.loop.progress.step, best=best)
+        except OSError as problem:
+            step = self.loop.progress.step
+            message = f"step {step}: the checkpoint could not be saved ({problem}); training goes on"
+            warnings.warn(message, TrainingWarning, stacklevel=2)
+            record = {"kind": "failure", "step": step, "epoch": self.loop.progress.epoch, "message": message}
+            self.loop.callbacks.tell("on_failure", record)
+
+
+class SameData(Callback):
+    """Refuses to resume on other data than the run began with."""
+
+    def __init__(self, fingerprint: str | None):
+        self.fingerprint = fingerprint
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"fingerprint": self.fingerprint}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.fingerprint != state["fingerprint"]:
+            raise FieldguideError("resume: the data are not those that the run began with (fingerprints differ)")
+
+
+class Callbacks:
+    """Several callbacks, told in their order; their states are kept under the names of their classes."""
+
+    def __init__(self, callbacks: Sequence[Callback]):
+        self.named: dict[str, Callback] = {}
+        for callback in callbacks:
+            name = type(callback).__name__
+            twins = sum(key.split("#")[0] == name for key in self.named)
+            self.named[f"{name}#{twins + 1}" if twins else name] = callback
+
+    def tell(self, event: str, *details: Any) -> None:
+        for callback in self.named.values():
+            getattr(callback, event)(*details)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: callback.state_dict() for name, callback in self.named.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Gives each callback what its namesake kept; those that were not there start afresh."""
+        for name, callback in self.named.items():
+            if name in state:
+                callback.load_state_dict(state[name])

@@ -1,0 +1,45 @@
+"""Metrics of a model over a data set."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import nn
+
+from fieldguide.objectives.phase import Metrics
+from fieldguide.train.failures import Stopped
+from fieldguide.train.feeds import Feed
+from fieldguide.train.precision import Precision
+from fieldguide.train.randomness import untouched
+from fieldguide.train.signals import Stop
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts the model in eval mode and afterwards every module back in its own: a frozen norm stays frozen."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, feed: Feed, metrics: Metrics, precision: Precision | None = None, stop: Stop | None = None
+) -> dict[str, float]:
+    """Adds every batch of the feed to ``metrics`` in eval mode; returns what they compute.
+
+    The random generators stand where they stood, so training goes on as if there had been no evaluation.
+
+    Raises:
+        Stopped: ``stop`` was requested between two batches.
+    """
+    with untouched(), evaluating(model), precision.autocast() if precision else nullcontext():
+        for batch in feed.batches(0):
+            metrics.update(model, batch)
+            if stop and stop.requested:
+                raise Stopped(stop.exit_code)
+    return metrics.compute()

@@ -1,0 +1,183 @@
+"""``fit``: one call that trains any module on any batches and, given a run folder, leaves everything about it there."""
+
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fieldguide.data import Feed as ImageFeed
+from fieldguide.data import ImageData
+from fieldguide.errors import FieldguideError
+from fieldguide.objectives.phase import Objective
+from fieldguide.trace import Record
+from fieldguide.train.callbacks import BestWeights, Callback, MetricsLog, SameData, Saving, Trace, TrainingWarning
+from fieldguide.train.evaluation import evaluate
+from fieldguide.train.failures import Diverged, Stopped, out_of_memory_explained
+from fieldguide.train.feeds import Feed, as_feed, placed
+from fieldguide.train.loop import Loop
+from fieldguide.train.precision import Precision
+from fieldguide.train.randomness import seed_everything
+from fieldguide.train.recipe import Recipe, differences, from_mapping, to_toml
+from fieldguide.train.run import RunFolder, replace_text
+from fieldguide.train.signals import Stop
+from fieldguide.train.threads import faster_threads, threads
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training."""
+
+    model: nn.Module
+    """The trained module itself: its last weights (averaged with EMA), or the best epoch's with early stopping."""
+    recipe: Recipe
+    """As it was carried out: every ``"auto"`` is a number."""
+    history: list[Record]
+    """One record per epoch and, where there is a test part, one for it; see ``fieldguide.trace``."""
+    best: float | None
+    """Best value of the monitored metric."""
+    best_epoch: int | None
+    folder: Path | None
+
+
+def fit(
+    model: nn.Module,
+    data: Any,
+    objective: Objective,
+    recipe: Recipe | None = None,
+    *,
+    run: RunFolder | None = None,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Run:
+    """Trains ``model`` in place.
+
+    ``data`` is our ``ImageData``, or ``(train, val)`` – ``val`` may be None – where each is a tuple of tensors
+    ``(inputs, targets)``, a map-style data set or a feed. With ``run``, its folder receives recipe.toml, metrics.jsonl,
+    trace.jsonl and checkpoints; ``resume`` goes on from the newest good one, bit for bit. The model stays on its
+    device, and the random generators are seeded from the recipe.
+
+    Raises:
+        FieldguideError: data, recipe and device do not go together; out of memory; nothing to resume.
+        Diverged: the loss or a gradient became NaN or infinite.
+        Stopped: Ctrl-C or SIGTERM, after saving.
+    """
+    recipe, device = recipe or Recipe(), next(model.parameters()).device
+    train, val, test = _feeds(data, recipe, device)
+    with run.locked() if run else nullcontext(), out_of_memory_explained(recipe, device):
+        state = _restored(run, model) if resume else _nothing(run)
+        if recipe.memory_format == "channels_last":
+            model.to(memory_format=torch.channels_last)
+        recipe = _resumed(state, recipe) if state else _resolved(recipe, model, objective, train)
+        if run and not state:
+            replace_text(run.recipe, to_toml(recipe))
+        with threads(int(recipe.threads)), Stop() as stop:
+            seed_everything(recipe.seed)
+            logs = [MetricsLog(run.metrics), Trace(run.trace)] if run else []
+            best = [BestWeights()] if recipe.stopping.patience else []
+            saving = [Saving(run, recipe.checkpoint_every)] if run else []
+            listeners = [SameData(getattr(data, "fingerprint", None)), *logs, *best, *callbacks, *saving]
+            loop = Loop(model, train, val, objective, recipe, listeners, stop)
+            _load(loop, state) if state else _begin(logs)
+            try:
+                loop.run()
+            except Stopped:
+                for callback in saving:
+                    callback.save()
+                raise
+            except Diverged as problem:
+                for log in logs[:1]:
+                    log.on_step(problem.record)
+                raise
+            history = [*loop.progress.history]
+            if test:
+                figures = evaluate(model, test, objective.metrics(), loop.precision, stop)
+                record = {"kind": "test", "step": loop.progress.step}
+                history.append(record | {f"test_{name}": value for name, value in figures.items()})
+                loop.callbacks.tell("on_test", history[-1])
+    return Run(model, recipe, history, loop.best.value, loop.best.epoch, run.path if run else None)
+
+
+def _resolved(recipe: Recipe, model: nn.Module, objective: Objective, train: Feed) -> Recipe:
+    """The recipe with a number in place of every ``"auto"``."""
+    recipe = recipe.with_epochs(len(train) * recipe.batch_size)
+    if recipe.threads != "auto":
+        return recipe
+    precision = Precision(recipe.precision, next(model.parameters()).device)
+    return replace(recipe, threads=faster_threads(model, objective, next(train.batches(0)), precision))
+
+
+def _begin(logs: Sequence[MetricsLog]) -> None:
+    for log in logs:  # a run that died before its first checkpoint may have left lines
+        log.log.rewind(0)
+
+
+def _load(loop: Loop, state: dict[str, Any]) -> None:
+    try:
+        loop.load_state_dict(state)
+    except (RuntimeError, KeyError, ValueError) as problem:
+        if isinstance(problem, FieldguideError):
+            raise
+        reason = " ".join(str(problem).split())
+        raise FieldguideError(f"resume: the checkpoint does not fit this model: {reason[:300]}") from problem
+
+
+def _feeds(data: Any, recipe: Recipe, device: torch.device) -> tuple[Feed, Feed | None, Feed | None]:
+    if isinstance(data, ImageData):
+        feed = partial(ImageFeed, batch_size=recipe.batch_size, seed=recipe.seed, mean=data.mean, std=data.std)
+        parts = [
+            feed(data.train, augment=recipe.augment),
+            feed(data.val, shuffle=False),
+            feed(data.test, shuffle=False),
+        ]
+    elif isinstance(data, tuple | list) and len(data) == 2:
+        train = as_feed(data[0], recipe.batch_size, seed=recipe.seed, shuffle=True)
+        parts = [train, as_feed(data[1], recipe.batch_size) if data[1] is not None else None, None]
+    else:
+        raise FieldguideError(
+            f"data: expected images or a pair (training data, validation data or None), not a {type(data).__name__}"
+        )
+    train, val, test = (placed(feed, device, recipe.memory_format) if feed else None for feed in parts)
+    return train, val, test  # pyright: ignore[reportReturnType]  (the training feed is never None)
+
+
+def _nothing(run: RunFolder | None) -> None:
+    if run and run.checkpoints.numbered():
+        raise FieldguideError(f"{run.path} holds a training already; go on with it (resume), or use a new run folder")
+
+
+def _restored(run: RunFolder | None, model: nn.Module) -> dict[str, Any] | None:
+    """The state in the newest good checkpoint; None when the run died before its first one and has to begin again."""
+    if run is None:
+        raise FieldguideError("resume: give the run folder to go on with")
+    restored = run.checkpoints.newest(partial(_require_fit, model))
+    if restored is None:
+        return None
+    for reason in restored.refused:
+        warnings.warn(f"{reason}; going on from {restored.folder.name}", TrainingWarning, stacklevel=3)
+    run.checkpoints.clean(restored.folder)
+    return restored.state
+
+
+def _require_fit(model: nn.Module, state: dict[str, Any]) -> None:
+    here, there = ({name: getattr(value, "shape", None) for name, value in part.items()}
+                   for part in (model.state_dict(), state["model"]))  # fmt: skip
+    for name in sorted(here.keys() | there.keys()):
+        if (ours := here.get(name)) != (theirs := there.get(name)):
+            shapes = (list(shape) if shape is not None else "nothing" for shape in (theirs, ours))
+            raise FieldguideError("it does not fit this model: {} is {} in it and {} here".format(name, *shapes))
+
+
+def _resumed(state: dict[str, Any], asked: Recipe) -> Recipe:
+    """The recipe of the checkpoint; an ``"auto"`` in the new one agrees with whatever it became."""
+    stored = from_mapping(state["recipe"])
+    changed = {key: pair for key, pair in differences(stored, asked).items() if pair[1] != "auto"}
+    if changed:
+        shown = ", ".join(f"{key} {old} → {new}" for key, (old, new) in changed.items())
+        raise FieldguideError(f"resume: the recipe differs from the run's ({shown}); leave it out, or start a new run")
+    return stored

@@ -1,0 +1,60 @@
+"""How many CPU threads: small networks on shared machines can be ten times slower with two than with one."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import median
+from time import perf_counter
+
+import torch
+from torch import nn
+
+from fieldguide.objectives.phase import Batch, Objective
+from fieldguide.train.precision import Precision
+from fieldguide.train.randomness import untouched
+
+_ROUNDS = 5
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Runs the ``with`` block with this many threads, then goes back to the number before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def faster_threads(model: nn.Module, objective: Objective, batch: Batch, precision: Precision) -> int:
+    """Times forward and backward passes with one thread and with all, in turn; the number with the lower median.
+
+    Works on a copy: model, gradients and every random generator stay bit-identical. On an accelerator, or with one
+    thread to choose from, nothing is timed. Ties and near ties (within 5 %) go to one thread, which leaves the other
+    cores to others and gives results that do not depend on their number.
+    """
+    most = torch.get_num_threads()
+    if precision.device.type != "cpu" or most == 1:
+        return most
+    with untouched():
+        trial = copy.deepcopy(model)
+        seconds: dict[int, list[float]] = {1: [], most: []}
+        for measured in range(_ROUNDS + 1):
+            for count in seconds:
+                with threads(count):
+                    elapsed = _time_step(trial, objective, batch, precision)
+                if measured:  # the first round warms up
+                    seconds[count].append(elapsed)
+    return most if median(seconds[most]) < 0.95 * median(seconds[1]) else 1
+
+
+def _time_step(model: nn.Module, objective: Objective, batch: Batch, precision: Precision) -> float:
+    started = perf_counter()
+    steps = objective.step(model, batch)
+    while True:
+        with precision.autocast():
+            phase = next(steps, None)
+        if phase is None:
+            return perf_counter() - started
+        phase.loss.backward()

@@ -1,0 +1,54 @@
+"""What is known about the public weights of one family: its layouts, and what fine-tuning may change in it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from importlib import import_module
+from importlib.util import find_spec
+
+from torch import Tensor, nn
+
+from fieldguide.catalog import ARCHITECTURES
+from fieldguide.errors import unknown
+from fieldguide.weights.table import Table
+
+Adaptation = Callable[[Tensor, tuple[int, ...]], Tensor | None]
+"""``(their tensor, the shape that ours has) → their tensor in that shape``, or None when that makes no sense."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A family's layouts by library; where its sizes differ in structure there are several tables, and one fits."""
+
+    name: str
+    layouts: Mapping[str, tuple[Table, ...]] = field(default_factory=dict)
+    head: tuple[str, ...] = ("head.*",)
+    """Shell patterns of our names that belong to the published task and that fine-tuning begins anew."""
+    adapt: Mapping[str, Adaptation] = field(default_factory=dict)
+    """Our name → how its tensor is made to fit another shape."""
+
+    def is_head(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self.head)
+
+
+def family_named(name: str) -> Family:
+    """The tables in ``fieldguide.weights.<name>``; a family without public weights has none."""
+    module = f"fieldguide.weights.{name}"
+    return import_module(module).FAMILY if find_spec(module) else Family(name=name)
+
+
+def family_of(model: nn.Module, name: str | None = None) -> Family:
+    """The family of a model of the catalog, or the one called ``name``; one without layouts for other models."""
+    known = [row.family for row in ARCHITECTURES]
+    if name is not None and name not in known:
+        raise unknown("family", name, known)
+    kinds = {(f"fieldguide.models.{row.module}", row.model): row.family for row in ARCHITECTURES}
+    kind = (type(model).__module__, type(model).__name__)
+    return family_named(name or kinds.get(kind, kind[1]))
+
+
+def nearest_size(family: str, parameters: int) -> str | None:
+    """The catalog name of the size with about this many parameters (within 10 %), or None."""
+    sizes = {name: count for row in ARCHITECTURES if row.family == family for name, count in row.sizes.items()}
+    nearest = min(sizes, key=lambda name: abs(sizes[name] - parameters), default=None)
+    return nearest if nearest is not None and abs(sizes[nearest] - parameters) <= 0.1 * parameters else None

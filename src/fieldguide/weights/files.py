@@ -1,0 +1,172 @@
+"""Files of tensors, read as strangers' bytes: nothing in them is believed before it is checked, nothing is executed."""
+
+import json
+import math
+import os
+import re
+import struct
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fieldguide.errors import DamagedFile, FieldguideError
+
+SAFETENSORS = ".safetensors"
+PICKLES = (".pth", ".pt", ".bin", ".th", ".ckpt", ".tar", ".pkl")
+WRAPPERS = ("state_dict", "model", "model_state_dict", "model_ema")
+"""Keys under which training scripts keep the weights, the first present one wins."""
+
+_HEADER_LIMIT = 100_000_000  # of the safetensors format
+_ENTRIES_LIMIT = 1_000_000  # commas: ten times the tensors of the largest network; parsing more costs gigabytes
+_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E4M3FNUZ": 8, "F8_E5M2": 8, "F8_E5M2FNUZ": 8,
+    "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32,
+    "U64": 64, "I64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The named tensors of one file, on the CPU and mapped from disk where the format allows it.
+
+    Raises :class:`DamagedFile` for a file that is cut off, altered, of another format, or not a plain state dict.
+    """
+    if path.suffix == SAFETENSORS:
+        return read_safetensors(path)
+    if path.suffix in PICKLES:
+        return read_pickle(path)
+    raise FieldguideError(
+        f"{path} is no weights file that can be read; known endings: {SAFETENSORS} {' '.join(PICKLES)}"
+    )
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """A ``.safetensors`` file whose header has been checked: dtypes, sizes, and every byte in exactly one tensor."""
+    try:
+        problem = _header_problem(path)
+        if problem is None:
+            return load_file(path)
+    except OSError as error:
+        raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from error
+    except (SafetensorError, ValueError, RecursionError) as error:
+        problem = one_line(error)
+    raise DamagedFile(f"{path} is not a whole safetensors file: {problem}; copy or download it again")
+
+
+def _header_problem(path: Path) -> str | None:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size < 8:
+            return f"it has only {size} bytes"
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > min(size - 8, _HEADER_LIMIT):
+            return f"a header of {length} bytes cannot be in a file of {size}"
+        text = file.read(length)
+    if text.count(b",") > _ENTRIES_LIMIT:
+        return "its header lists more than any network has"
+    header = json.loads(text, object_pairs_hook=_unique)
+    if not isinstance(header, dict):
+        return "its header is not a table of tensors"
+    header.pop("__metadata__", None)
+    end = 0
+    spans = {name: _span(entry) for name, entry in header.items()}
+    for name, (start, stop) in sorted(spans.items(), key=lambda item: item[1]):
+        if start != end:
+            return f"the bytes of {name!r} begin at {start} and not at {end}, where those before it end"
+        end = stop
+    return None if end == size - 8 - length else f"its tensors need {end} bytes and it has {size - 8 - length}"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("a name occurs twice in its header")
+    return entries
+
+
+def _span(entry: Any) -> tuple[int, int]:
+    """Where a tensor's bytes are, when its entry agrees with itself; ValueError otherwise."""
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError("an entry of its header is not a dtype, a shape and two offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _BITS:
+        raise ValueError(f"dtype {dtype!r} is not known")
+    for numbers in (shape, offsets):
+        if not isinstance(numbers, list) or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("a shape or an offset is not a list of natural numbers")
+    if len(offsets) != 2 or 8 * (offsets[1] - offsets[0]) != math.prod(shape) * _BITS[dtype]:
+        raise ValueError(f"{offsets} are not the bytes of {dtype} {shape}")
+    return offsets[0], offsets[1]
+
+
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file of ``torch.save``, read by torch's restricted reader and by nothing weaker.
+
+    The weights may be wrapped as training scripts do (:data:`WRAPPERS`). Anything else than names and dense tensors is
+    refused; no code in the file runs.
+    """
+    if tuple(int(number) for number in torch.__version__.split(".")[:2]) < (2, 11):
+        raise FieldguideError(
+            f"{path} is a pickle, and torch {torch.__version__} cannot read it safely: "
+            f"install torch 2.11 or later, or use a {SAFETENSORS} file"
+        )
+    try:
+        with path.open("rb") as file:
+            in_zip = file.read(4) == b"PK\x03\x04" and zipfile.is_zipfile(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong becomes the one line below
+            content = torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=in_zip)
+    except OSError as error:
+        raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # a stranger's bytes can make the reader fail in any way
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        if wanted:
+            raise DamagedFile(
+                f"{path} is not a plain state dict: it asks for {wanted[1]}, which was refused and not executed; "
+                "ask its author for a state dict or a safetensors file"
+            ) from error
+        raise DamagedFile(f"{path} is not a whole file of torch.save ({one_line(error)}); copy it again") from error
+    return plain_state_dict(content, str(path))
+
+
+def plain_state_dict(content: Any, where: str) -> dict[str, Tensor]:
+    """The mapping from names to dense tensors that ``content`` is or wraps; DamagedFile naming what it is instead."""
+    while isinstance(content, Mapping) and (inner := [content[key] for key in WRAPPERS if _is_mapping(content, key)]):
+        content = inner[0]
+    if not isinstance(content, Mapping) or not content:
+        raise DamagedFile(f"{where} holds no state dict but {type(content).__name__}; save model.state_dict()")
+    for name, tensor in content.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            kind = type(tensor).__name__
+            raise DamagedFile(f"{where} is not a plain state dict: {name!r} is {kind}, not a tensor with a name")
+        if tensor.layout is not torch.strided or tensor.is_quantized:
+            raise DamagedFile(f"{where}: {name!r} is sparse or quantized; convert it to a dense tensor first")
+    return {name: tensor.detach() for name, tensor in content.items()}
+
+
+def _is_mapping(content: Mapping[Any, Any], key: str) -> bool:
+    return isinstance(content.get(key), Mapping)
+
+
+def read_json(path: Path) -> Any:
+    """A small JSON file; DamagedFile when it is not one."""
+    try:
+        if path.stat().st_size > _HEADER_LIMIT:
+            raise ValueError("it is larger than 100 MB")
+        return json.loads(path.read_bytes(), object_pairs_hook=_unique)
+    except OSError as error:
+        raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"{path} is not whole JSON: {one_line(error)}; copy or download it again") from error
+
+
+def one_line(error: BaseException) -> str:
+    """The first sentence of an error's text, or its kind when it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].split(". ")[0][:200].rstrip(".") if lines else type(error).__name__

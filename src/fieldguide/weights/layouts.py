@@ -1,0 +1,154 @@
+"""Which layout a checkpoint has, judged by its names and shapes; and when none fits, what it looks like instead."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from fieldguide.catalog import ARCHITECTURES
+from fieldguide.errors import FieldguideError, unknown
+from fieldguide.weights.family import Family, family_named, nearest_size
+from fieldguide.weights.table import Plan, Table
+
+OWN = "fieldguide"
+"""The layout of our own files: a tensor is called what the model calls it."""
+_OWN_TABLES = (Table({"*": "*"}),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A checkpoint under one table, compared with a model."""
+
+    family: Family
+    ours: Mapping[str, Tensor]
+    """The model's tensors."""
+    layout: str
+    table: Table
+    theirs: dict[str, Tensor]
+    """The checkpoint with the table's names."""
+    plan: Plan
+    arriving: dict[str, Tensor]
+    """What arrives under our names, without its values."""
+    origins: dict[str, str]
+    """Our name → theirs."""
+    missing: list[str]
+    """Ours that should arrive and do not."""
+    surplus: list[str]
+    """Ours that arrive and that the model does not have."""
+    misshapen: list[str]
+    """Ours that arrive in another shape, or as whole numbers where the model has fractions."""
+
+    @property
+    def distance(self) -> tuple[int, int]:
+        return len(self.missing) + len(self.surplus) + len(self.plan.surplus), len(self.misshapen)
+
+    def values(self, without: Collection[str] = ()) -> dict[str, Tensor]:
+        """Their tensors under our names, apart from some of ours; FieldguideError where tied tensors differ."""
+        for name, first in self.plan.repeats.items():
+            if not torch.equal(self.theirs[name], self.theirs[first]):
+                raise FieldguideError(f"the checkpoint has two tensors, {name} and {first}, where this model has one")
+        moves = [move for move in self.plan.moves if not set(move.targets) <= set(without)]
+        return {name: tensor for move in moves for name, tensor in move(self.theirs).items() if name not in without}
+
+    def adapt(self, name: str, tensor: Tensor) -> Tensor | None:
+        """A misshapen tensor in the model's shape, or None where the family does not know how."""
+        adaptation = self.family.adapt.get(name)
+        return adaptation(tensor, tuple(self.ours[name].shape)) if adaptation else None
+
+    def can_adapt(self, name: str) -> bool:
+        return name in self.misshapen and self.adapt(name, self.arriving[name]) is not None
+
+
+def best_fit(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], family: Family, layout: str | None) -> Fit:
+    """The table under which a checkpoint and a model agree best; the first of equals."""
+    layouts = {**family.layouts, OWN: _OWN_TABLES}
+    if layout is not None and layout not in layouts:
+        raise unknown("layout", layout, layouts)
+    chosen = layouts if layout is None else {layout: layouts[layout]}
+    outlines = {name: tensor.to("meta") for name, tensor in theirs.items()}
+    fits: list[Fit] = []
+    for prefix, (name, table) in product(_prefixes(theirs), _tables(chosen)):
+        fits.append(_fit(family, ours, name, table, _without(prefix, theirs), _without(prefix, outlines)))
+        if fits[-1].distance == (0, 0):
+            break
+    return min(fits, key=lambda fit: fit.distance)
+
+
+def looks_like(theirs: Mapping[str, Tensor], own_family: str) -> str | None:
+    """What a checkpoint is: ``"resnet50 in torchvision layout"``; None when no table knows nine in ten of its names.
+
+    The model's own family is asked first and wins ties.
+    """
+    families = sorted((row.family for row in ARCHITECTURES), key=lambda name: name != own_family)
+    best, answer = 0.9, None
+    for family in families:
+        for (layout, table), prefix in product(_tables(family_named(family).layouts), _prefixes(theirs)):
+            tensors = table.canonical(_without(prefix, theirs))
+            plan = table.plan(tensors)
+            known = 1 - len(plan.surplus) / len(tensors)
+            if known > best:
+                carried = {
+                    name: tensors[name] for move in plan.moves for name in move.sources if ".running_" not in name
+                }
+                parameters = sum(tensor.numel() for tensor in carried.values() if tensor.is_floating_point())
+                size = nearest_size(family, parameters) or f"a {family} of {parameters:,} parameters"
+                best, answer = known, f"{size} in {layout} layout"
+    return answer
+
+
+def _tables(layouts: Mapping[str, tuple[Table, ...]]) -> Iterator[tuple[str, Table]]:
+    return ((layout, table) for layout, tables in layouts.items() for table in tables)
+
+
+def _prefixes(names: Collection[str]) -> Iterator[str]:
+    """Nothing, then what all names begin with, word by word: wrappers add ``module.``, ``_orig_mod.`` or ``model.``"""
+    prefix = ""
+    while all(len(name) > len(prefix) for name in names):
+        yield prefix
+        word, *others = {name.removeprefix(prefix).split(".", 1)[0] for name in names}
+        if others:
+            return
+        prefix += f"{word}."
+
+
+def _without(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def _fit(
+    family: Family,
+    ours: Mapping[str, Tensor],
+    layout: str,
+    table: Table,
+    theirs: dict[str, Tensor],
+    outlines: dict[str, Tensor],
+) -> Fit:
+    outlines = table.canonical(outlines)
+    plan = table.plan(outlines)
+    arrived: dict[str, Tensor] = {}
+    origins: dict[str, str] = {}
+    for move in plan.moves:
+        try:
+            arrived |= move(outlines)
+        except (ValueError, RuntimeError, IndexError):  # the row cannot change this shape, so it is compared as it is
+            arrived |= dict.fromkeys(move.targets, outlines[move.sources[0]])
+        origins |= dict.fromkeys(move.targets, ", ".join(move.sources))
+    return Fit(
+        family=family,
+        ours=ours,
+        layout=layout,
+        table=table,
+        theirs=table.canonical(theirs),
+        plan=plan,
+        arriving=arrived,
+        origins=origins,
+        missing=[name for name in ours if name not in arrived and table.why_missing(name) is None],
+        surplus=[name for name in arrived if name not in ours],
+        misshapen=[name for name in arrived if name in ours and not _alike(arrived[name], ours[name])],
+    )
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.is_floating_point() == other.is_floating_point()

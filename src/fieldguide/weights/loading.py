@@ -1,0 +1,94 @@
+"""From a checkpoint of any known layout into a model: every tensor is accounted for, or nothing changes."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fieldguide.errors import DamagedFile, FieldguideError
+from fieldguide.weights.family import family_of
+from fieldguide.weights.layouts import best_fit
+from fieldguide.weights.misfit import misfit_error, misfits
+from fieldguide.weights.report import Report, few
+from fieldguide.weights.source import Source, describe, read_source
+
+
+def load_weights(
+    model: nn.Module, source: Source, *, layout: str | None = None, strict: bool = True, family: str | None = None
+) -> Report:
+    """Fill a model with a checkpoint: a state dict, a file, a folder, or ``"hub:org/name"``.
+
+    The layout (torchvision, timm, transformers, …) is the one whose names fit, or ``layout``. Values take the model's
+    dtype and device. ``strict=False`` allows what fine-tuning needs and nothing else: a head of another size, broken or
+    absent, stays as the model has it, and what the family knows how to adapt (a first convolution to other input
+    channels) is adapted; the report names each. ``family`` is for models that are not of the catalog.
+
+    Raises :class:`FieldguideError` that lists missing, surplus and misshapen tensors and says what the checkpoint looks
+    like, :class:`DamagedFile` for a file that cannot be believed or holds NaN; the model is then as it was.
+    """
+    where, theirs, ours = describe(source), read_source(source), distinct_tensors(model)
+    fit = best_fit(theirs, ours, family_of(model, family), layout)
+    problems = misfits(fit)
+    kept = {} if strict else {name: problem for name, problem in problems.items() if fit.family.is_head(name)}
+    open_problems = problems.keys() - kept.keys()
+    adapted = {} if strict else {name: problems[name] for name in open_problems if fit.can_adapt(name)}
+    if open_problems - adapted.keys():
+        raise misfit_error(where, getattr(model, "name", type(model).__name__), fit, strict=strict)
+
+    values = fit.values(kept)
+    values |= {name: fitted for name in adapted if (fitted := fit.adapt(name, values[name])) is not None}
+    broken = [name for name, tensor in values.items() if not _is_finite(tensor)]
+    only_head = all(map(fit.family.is_head, broken))
+    if broken and (strict or not only_head):
+        advice = "; pass strict=False to keep the model's own head" if only_head else ""
+        raise DamagedFile(
+            f"{where} has NaN or infinite values in {few([fit.origins[name] for name in broken])}{advice}"
+        )
+    kept |= dict.fromkeys(broken, "NaN or infinite in the checkpoint")
+
+    values = {name: tensor for name, tensor in values.items() if name not in kept}
+    _fill(model, ours, values)
+    absent = {name: fit.table.why_missing(name) or "" for name in ours if name not in fit.arriving}
+    repeats = {name: f"the same tensor as {first}" for name, first in fit.plan.repeats.items()}
+    unused = {fit.origins[name]: reason for name, reason in kept.items() if name in fit.surplus}
+    return Report(
+        source=where,
+        layout=fit.layout,
+        loaded=tuple(values),
+        adapted=adapted,
+        kept={name: reason for name, reason in (absent | kept).items() if name in ours},
+        ignored=fit.plan.ignored | repeats | unused,
+    )
+
+
+def distinct_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """A model's parameters and persistent buffers, each under the first of its names."""
+    names: dict[int, str] = {}
+    state = model.state_dict(keep_vars=True)
+    for name, tensor in state.items():
+        names.setdefault(id(tensor), name)
+    return {name: state[name].detach() for name in names.values()}
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point():
+        return True
+    wide = tensor.float() if tensor.itemsize == 1 else tensor
+    return bool(wide.sum().isfinite()) or bool(wide.isfinite().all())  # the sum is cheap, but may overflow
+
+
+def _fill(model: nn.Module, ours: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Copy values into a model; one on the meta device gets its memory here."""
+    everything = [*model.named_parameters(), *model.named_buffers()]
+    if not any(tensor.is_meta for _, tensor in everything):
+        with torch.no_grad():
+            for name, tensor in values.items():
+                ours[name].copy_(tensor)
+        return
+    left = [name for name, tensor in everything if tensor.is_meta and name not in values]
+    if left:
+        raise FieldguideError(
+            f"the model is on the meta device and gets no values for {few(left)}; create it on the CPU"
+        )
+    fresh = {name: tensor.to(ours[name].dtype, copy=True) for name, tensor in values.items()}
+    model.load_state_dict(fresh, strict=False, assign=True)

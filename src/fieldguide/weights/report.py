@@ -1,0 +1,35 @@
+"""What happened to every tensor of a checkpoint."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The result of loading; ``print(report)`` says it in a few lines."""
+
+    source: str
+    layout: str
+    loaded: tuple[str, ...]
+    """Our names of the tensors that were filled."""
+    adapted: dict[str, str]
+    """Our names of those among them that were made to fit, and how."""
+    kept: dict[str, str]
+    """Our names of the tensors that keep the model's own values, and why."""
+    ignored: dict[str, str]
+    """Their names of the tensors that were not used, and why."""
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.loaded)} tensors from {self.source} ({self.layout} layout)"]
+        for label, notes in (("adapted", self.adapted), ("kept our own", self.kept), ("ignored", self.ignored)):
+            by_reason: dict[str, list[str]] = {}
+            for name, reason in notes.items():
+                by_reason.setdefault(reason, []).append(name)
+            lines += [f"{label} {few(names)}: {reason}" for reason, names in by_reason.items()]
+        return "\n".join(lines)
+
+
+def few(names: Collection[str], shown: int = 3) -> str:
+    """The first names of many, and how many more there are."""
+    rest = len(names) - shown
+    return ", ".join(list(names)[:shown]) + (f" and {rest} more" if rest > 0 else "")

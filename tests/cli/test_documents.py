@@ -1,0 +1,59 @@
+"""What the README and the documentation show is what happens."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fieldguide.blocks.mask_text import MASKS, parse
+from fieldguide.cli import VERBS, run
+from fieldguide.report.mask_picture import mask_text
+from fieldguide.train.recipe import load_recipe
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", range(len(blocks(ROOT / "README.md", "python"))))
+def test_the_examples_run(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(blocks(ROOT / "README.md", "python")[number], f"README example {number}", "exec"), {})
+    assert capsys.readouterr().out
+
+
+def test_the_mask_is_what_the_command_draws() -> None:
+    assert mask_text(parse("Causal() & Window(8) | Global([0])"), 32) in README
+
+
+def test_every_verb_is_shown() -> None:
+    assert not [verb for verb in VERBS if not re.search(rf"[` ]{verb}[ `]", README)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_that_are_shown_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("train", "eval"):
+        assert run([verb, "--help"]) == 0
+    known = capsys.readouterr().out + " --png --length --resume --help --version --kills"
+    shown = set(re.findall(r"(?<![\w-])--[a-z][\w.-]+", page.read_text(encoding="utf-8")))
+    assert not [option for option in shown if option not in known]
+
+
+def test_the_recipe_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(blocks(ROOT / "docs" / "recipes.md", "toml")[0])
+    assert load_recipe(file=file).stopping.patience == 5
+
+
+def test_every_mask_is_in_the_table() -> None:
+    page = (ROOT / "docs" / "masks.md").read_text(encoding="utf-8")
+    assert not [name for name in [*MASKS, "Documents", "Padding"] if f"`{name}(" not in page]
