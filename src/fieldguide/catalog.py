@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 
 class Architecture(NamedTuple):
+    """One family: its paper, its file, what it is good for, and its sizes."""
+
     family: str
     """Also the name of the family's recipe and docs page."""
     module: str

@@ -145,6 +145,8 @@ def test_every_core_serves_self_and_cross_attention(core):
         ({"d_model": 100}, r"Attention: d_model=100 does not divide into num_heads=8 heads; choose d_model=96.*head"),
         ({"d_model": 4}, r"d_model=4 .*choose d_model=8"),
         ({"num_kv_heads": 3}, r"num_heads=8 heads cannot share num_kv_heads=3 evenly; choose a divisor of 8"),
+        ({"num_kv_heads": 0}, r"cannot share num_kv_heads=0 evenly"),
+        ({"num_heads": 0}, r"d_model=96 and num_heads=0; both must be at least 1"),
         ({"biased": ("qurey",)}, r"unknown projection 'qurey'; did you mean 'query'\?"),
         ({"mask": Padding(torch.ones(1, 4, dtype=torch.bool))}, r"Padding\(.*holds the data of one batch; give it"),
         ({"mask": Causal() & ~Documents(torch.ones(1, 4, dtype=torch.long))}, r"Documents\(.*give it to forward"),

@@ -145,3 +145,8 @@ def test_rotary_can_turn_part_of_a_head():
 def test_rotary_refuses_what_does_not_pair(head_dim: int, rotated: int | None):
     with pytest.raises(FieldguideError, match="do not form pairs"):
         Rotary(head_dim, rotated=rotated)
+
+
+def test_rotary_refuses_heads_of_another_width():
+    with pytest.raises(FieldguideError, match=r"heads of width 8, but it was made for head_dim=4; make it Rotary\(8\)"):
+        Rotary(4)(*torch.randn(2, 1, 1, 3, 8))

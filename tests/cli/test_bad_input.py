@@ -44,6 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "value.toml").write_text('[optimizer]\nname = "adamv"\n')
     (place / "broken.toml").write_text("[optimizer\n")
     (place / "runs" / "taken").mkdir(parents=True)
+    (place / "bare" / "checkpoints").mkdir(parents=True)
     return place
 
 
@@ -80,6 +81,12 @@ TABLE = [
     ("train --resume PLACE/runs/none", ["none"]),
     ("train --resume PLACE/good", ["good", "not a run folder"]),
     ("train resnet_mini --resume PLACE/good", ["--resume"]),
+    ("train --resume PLACE/bare", ["environment.json"]),
+    ("predict PLACE/bare x.png", ["no trained model", "--resume"]),
+    ("report PLACE/bare", ["nothing to report"]),
+    ("predict PLACE/bare x.png --top 0", ["--top"]),
+    ("lookup mask Causl()", ["Causl", "Causal"]),
+    ("lookup mask Causal() --png PLACE/nowhere/mask.png", ["nowhere"]),
     ("eval PLACE/runs/none", ["none"]),
     ("predict PLACE/good", ["image files"]),
     ("report PLACE/good", ["good", "not a run folder"]),

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -55,9 +56,11 @@ def test_lookup_draws_a_mask(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert run(["lookup", "mask", "Causal() & Window(2)", "--length", "8", "--png", str(file)]) == 0
     out = capsys.readouterr().out
     assert f"{15 / 64:.1%} of 8 × 8 pairs" in out
-    assert "banded" in out
+    assert "attend picks dense" in out
     assert file.read_bytes().startswith(b"\x89PNG")
     assert str(file) in out
+    assert run(["lookup", "mask", "Causal() & Window(64)", "--length", "512"]) == 0
+    assert "attend picks banded" in capsys.readouterr().out
 
 
 def test_check_is_json_and_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +133,8 @@ def test_a_defect_asks_for_a_report(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         run(["check"])
 
 
-def test_main_exits_with_the_code() -> None:
+def test_main_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # main sets it for the process
     with pytest.raises(SystemExit) as exit_:
         main(["no-such-verb"])
     assert exit_.value.code == 2

@@ -129,7 +129,7 @@ def test_differences():
 @given(st.integers(1, 10**7))
 def test_auto_epochs(samples):
     epochs = Recipe().with_epochs(samples).epochs
-    assert epochs == min(60, max(3, round(1500 / samples**0.5)))
+    assert epochs == min(60, max(3, round(450 / samples ** (1 / 3))))
     assert Recipe(epochs=7).with_epochs(samples).epochs == 7
 
 

@@ -1,6 +1,8 @@
 """An interrupted and resumed training is bit-identical to the unbroken one: weights, every state and the logs."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -37,8 +39,11 @@ class Jittered(torch.utils.data.Dataset):
         return self.images[i] + shift, self.labels[i]
 
 
-def _model():
+def _model(convolutions=False):
     torch.manual_seed(5)
+    if convolutions:
+        stem = nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3)
+        return nn.Sequential(*stem, nn.Flatten(), nn.Linear(96, 10))
     return nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 10))
 
 
@@ -55,12 +60,12 @@ class PullThePlug(Callback):
 
 
 class StopPolitely(PullThePlug):
-    """Ctrl-C."""
+    """SIGTERM, as a cluster sends it before it takes the machine away."""
 
     def on_step(self, record):
         if self.loop.progress.step in self.steps:
             self.steps.discard(self.loop.progress.step)
-            self.loop.stop._handle(15, None)
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _recipe(**changes):
@@ -68,14 +73,14 @@ def _recipe(**changes):
     return Recipe(**({"epochs": 4, "batch_size": 16, "accumulation": 3, "ema": 0.9, "threads": 1} | changes))
 
 
-def _carry_out(path, recipe, plug=None, data=None):
+def _carry_out(path, recipe, plug=None):
     """Trains until it is through, resuming after every interruption; the run and how often it was interrupted."""
-    data = data or (Jittered(), Jittered())
+    data = (Jittered(), Jittered())
     folder, interruptions = RunFolder.create_at(path), 0
     callbacks = [plug] if plug else []
     while True:
         try:
-            model = _model()
+            model = _model(convolutions=recipe.memory_format == "channels_last")
             run = fit(model, data, Classification(), recipe, run=folder, resume=interruptions > 0, callbacks=callbacks)
             return run, interruptions
         except (ConnectionAbortedError, Stopped):
@@ -151,6 +156,14 @@ class _Once(Callback):
         callback.on_start(loop)
 
 
+def test_sigterm_ends_with_143(tmp_path):
+    folder = RunFolder.create_at(tmp_path / "run")
+    with pytest.raises(Stopped) as caught:
+        fit(_model(), (Jittered(), None), Classification(), _recipe(), run=folder, callbacks=[StopPolitely({4})])
+    assert caught.value.code == 143
+    assert folder.checkpoints.newest().step == 4
+
+
 def test_stopped_during_evaluation(unbroken, tmp_path):
     class AskDuringEvaluation(StopPolitely):
         def on_start(self, loop):
@@ -160,7 +173,7 @@ def test_stopped_during_evaluation(unbroken, tmp_path):
         def after_forward(self, model, inputs, output):
             if not model.training and self.loop.progress.step in self.steps:
                 self.steps.discard(self.loop.progress.step)
-                self.loop.stop._handle(15, None)
+                os.kill(os.getpid(), signal.SIGTERM)
 
         def on_step(self, record): ...
 

@@ -18,11 +18,13 @@ from fieldguide.blocks.kernels.flex import flex
 from fieldguide.blocks.kernels.hubs import hubs
 from fieldguide.blocks.kernels.sdpa import sdpa
 from fieldguide.blocks.kernels.strided import strided
-from fieldguide.blocks.masks import Causal, Full, Mask, not_a_mask
+from fieldguide.blocks.masks import Band, Causal, Full, Mask, not_a_mask
 from fieldguide.errors import FieldguideError
 from fieldguide.shapes import Float, Tensor
 
+TROUBLE = 2**16  # what a special kernel costs beside its pairs, in pairs
 LARGE = 2**20  # pairs from which a GPU gains by skipping blocks
+UNBOUNDED = Band()
 SPECIAL: tuple[Kernel, ...] = (chunked, banded, strided, hubs)  # each does what those before it do, and more
 
 
@@ -64,8 +66,10 @@ def _choose(case: Case, compiling: bool) -> Kernel:
         return sdpa
     if case.device == "cuda" and case.pairs >= LARGE and not compiling and flex.refusal(case) is None:
         return flex
+    if case.pairs < TROUBLE or UNBOUNDED in case.mask.cover():
+        return dense
     for kernel in SPECIAL:
-        if kernel.refusal(case) is None and 2 * kernel.pairs(case) <= case.pairs:
+        if kernel.refusal(case) is None and 2 * kernel.pairs(case) + TROUBLE <= case.pairs:
             return kernel
     return dense
 

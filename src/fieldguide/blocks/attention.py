@@ -52,23 +52,12 @@ class Attention(nn.Module):
         biased: Sequence[str] = PROJECTIONS,
     ):
         super().__init__()
-        for name in biased:
-            if name not in PROJECTIONS:
-                raise unknown("projection", name, PROJECTIONS)
+        self.d_model, self.memory_dim, self.num_heads = d_model, memory_dim or d_model, num_heads
+        self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        _refuse_sizes(d_model, num_heads, head_dim, self.num_kv_heads)
+        _refuse_names(biased)
         _refuse_data(mask)
-        if head_dim is None and d_model % num_heads:
-            raise FieldguideError(
-                f"Attention: d_model={d_model} does not divide into num_heads={num_heads} heads; "
-                f"choose d_model={d_model - d_model % num_heads or num_heads}, another num_heads, or give head_dim"
-            )
-        if num_heads % (num_kv_heads or num_heads):
-            raise FieldguideError(
-                f"Attention: num_heads={num_heads} heads cannot share num_kv_heads={num_kv_heads} evenly; "
-                f"choose a divisor of {num_heads}"
-            )
-        self.d_model, self.num_heads = d_model, num_heads
         self.head_dim = head_dim or d_model // num_heads
-        self.num_kv_heads, self.memory_dim = num_kv_heads or num_heads, memory_dim or d_model
         self.mask, self.bias, self.scale, self.dropout = mask, bias, scale, dropout
 
         width, kv_width = num_heads * self.head_dim, self.num_kv_heads * self.head_dim
@@ -129,6 +118,27 @@ class Attention(nn.Module):
         shared = f", num_kv_heads={self.num_kv_heads}" if self.num_kv_heads != self.num_heads else ""
         scale = f", scale={self.scale}" if self.scale is not None else ""
         return f"{heads}{shared}, mask={self.mask}{scale}, dropout={self.dropout}"
+
+
+def _refuse_sizes(d_model: int, num_heads: int, head_dim: int | None, num_kv_heads: int) -> None:
+    if min(d_model, num_heads) < 1:
+        raise FieldguideError(f"Attention: d_model={d_model} and num_heads={num_heads}; both must be at least 1")
+    if head_dim is None and d_model % num_heads:
+        raise FieldguideError(
+            f"Attention: d_model={d_model} does not divide into num_heads={num_heads} heads; "
+            f"choose d_model={d_model - d_model % num_heads or num_heads}, another num_heads, or give head_dim"
+        )
+    if num_kv_heads < 1 or num_heads % num_kv_heads:
+        raise FieldguideError(
+            f"Attention: num_heads={num_heads} heads cannot share num_kv_heads={num_kv_heads} evenly; "
+            f"choose a divisor of {num_heads}"
+        )
+
+
+def _refuse_names(biased: Sequence[str]) -> None:
+    for name in biased:
+        if name not in PROJECTIONS:
+            raise unknown("projection", name, PROJECTIONS)
 
 
 def _refuse_data(mask: Mask) -> None:

@@ -53,12 +53,14 @@ class Bias(nn.Module):
 
     def forward(self, q_len: int, k_len: int, *, device: torch.device | str | None = None) -> Float[Tensor, "b h q k"]:
         """The scores as a tensor for the last ``q_len`` of ``k_len`` positions."""
-        scores = self.score(
-            torch.arange(self.rows, device=device).view(-1, 1, 1, 1),
-            torch.arange(self.num_heads, device=device).view(-1, 1, 1),
-            torch.arange(k_len - q_len, k_len, device=device).view(-1, 1),
-            torch.arange(k_len, device=device),
-        )
+        b = torch.arange(self.rows, device=device).view(-1, 1, 1, 1)
+        h = torch.arange(self.num_heads, device=device).view(-1, 1, 1)
+        if self.relative:  # one score for each distance, laid out along the diagonals
+            distances = torch.arange(1 - q_len, k_len, device=device)
+            line = self.score(b, h, distances, torch.zeros_like(distances)).expand(1, self.num_heads, 1, -1)
+            return line.squeeze(2).unfold(-1, k_len, 1).flip(-1)
+        queries = torch.arange(k_len - q_len, k_len, device=device).view(-1, 1)
+        scores = self.score(b, h, queries, torch.arange(k_len, device=device))
         return scores.expand(self.rows, self.num_heads, q_len, k_len)
 
     def score_mod(self, q_len: int, k_len: int) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:

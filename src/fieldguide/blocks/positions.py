@@ -49,9 +49,13 @@ def sinusoidal(positions: Tensor, d_model: int, base: float = 10_000.0) -> Float
 
 
 def _angles(positions: Tensor, count: int, step: float, base: float) -> Tensor:
-    # float64: at position 10,000 the first angle has lost four digits in float32 already.
-    exponents = torch.arange(count, dtype=torch.float64, device=positions.device) * step
-    return positions.double()[..., None] * base**-exponents
+    exponents = torch.arange(count, dtype=_exact(positions), device=positions.device) * step
+    return positions.to(exponents)[..., None] * base**-exponents
+
+
+def _exact(x: Tensor) -> torch.dtype:
+    """float64: at position 10,000 the first angle has lost four digits in float32. Apple's devices have no float64."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
 
 
 class Learned(nn.Embedding):
@@ -123,7 +127,7 @@ class Sinusoidal2d(nn.Module):
         return torch.cat([sinusoidal(axis, self.d_model // 2, self.base) for axis in axes], -1).to(self.like)
 
     def _count(self, real: Bool[Tensor, "*b rows columns"], dim: int) -> Float[Tensor, "*b rows columns"]:
-        count = real.cumsum(dim).double()
+        count = real.cumsum(dim).to(_exact(real))
         if self.span is None:
             return count - 1
         return count / (count.narrow(dim, -1, 1) + 1e-6) * self.span
@@ -143,7 +147,7 @@ class Rotary(nn.Module):
 
     def __init__(self, head_dim: int, *, base: float = 10_000.0, rotated: int | None = None):
         super().__init__()
-        self.rotated, self.base = head_dim if rotated is None else rotated, base
+        self.head_dim, self.rotated, self.base = head_dim, head_dim if rotated is None else rotated, base
         if self.rotated % 2 or not 0 < self.rotated <= head_dim:
             raise FieldguideError(
                 f"Rotary: {self.rotated} of head_dim={head_dim} features do not form pairs; choose an even number"
@@ -152,6 +156,11 @@ class Rotary(nn.Module):
     def forward(
         self, q: Float[Tensor, "b h n c"], k: Float[Tensor, "b g n c"], start: int = 0
     ) -> tuple[Float[Tensor, "b h n c"], Float[Tensor, "b g n c"]]:
+        if q.shape[-1] != self.head_dim:
+            raise FieldguideError(
+                f"Rotary: heads of width {q.shape[-1]}, but it was made for head_dim={self.head_dim}; "
+                f"make it Rotary({q.shape[-1]})"
+            )
         positions = torch.arange(start, start + q.shape[2], device=q.device)
         angles = _angles(positions, self.rotated // 2, 2 / self.rotated, self.base)
         cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
@@ -163,4 +172,4 @@ class Rotary(nn.Module):
         return torch.cat((turned, x[..., self.rotated :]), -1)
 
     def extra_repr(self) -> str:
-        return f"rotated={self.rotated}, base={self.base:g}"
+        return f"head_dim={self.head_dim}, rotated={self.rotated}, base={self.base:g}"

@@ -20,8 +20,6 @@ def predict(run: Path, /, *images: Path, top: Positive = 5, device: str = "cpu",
     device
         Where to compute.
     """
-    import torch
-
     from fieldguide.cli.devices import choose_device
     from fieldguide.cli.trained import Trained
     from fieldguide.errors import FieldguideError
@@ -30,8 +28,7 @@ def predict(run: Path, /, *images: Path, top: Positive = 5, device: str = "cpu",
     if not images:
         raise FieldguideError(f"predict needs image files: fieldguide predict {run} IMAGE…")
     trained = Trained.of(RunFolder.open(run), choose_device(device))
-    batch = torch.stack([trained.read(file) for file in images])
-    chances, chosen = trained.logits(batch).softmax(1).topk(min(top, len(trained.classes)))
+    chances, chosen = trained.logits_of_files(images).softmax(1).topk(min(top, len(trained.classes)))
     answers = [
         {
             "image": str(file),

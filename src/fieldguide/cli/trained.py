@@ -1,5 +1,6 @@
 """A trained network as prediction needs it: the weights of a run and the preparation of images that belongs to them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,11 @@ class Trained:
         inputs = normalize(images, self.mean, self.std)
         return self.model(inputs.to(device)).float().cpu()
 
+    def logits_of_files(self, files: Sequence[Path]) -> Float[Tensor, "n k"]:
+        """Logits of image files, in their order."""
+        groups = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
+        return torch.cat([self.logits(torch.stack([self.read(file) for file in group])) for group in groups])
+
     def logits_of(self, split: Split) -> Float[Tensor, "n k"]:
         """Logits of a whole split, in its order."""
         return torch.cat([self.logits(split.batch(chosen)[0]) for chosen in torch.arange(len(split)).split(BATCH)])
@@ -69,7 +75,7 @@ class Trained:
         logits = self.logits_of(split)
         probability, predicted = logits.softmax(1).max(1)
         worst = worst_mistakes(logits, split.labels)
-        images, _ = split.batch(worst)
+        images = split.batch(worst)[0] if len(worst) else torch.empty(0, self.channels, *self.size, dtype=torch.uint8)
         names = tuple(str(split.names[i]) for i in worst.tolist())
         return Predictions(
             classes=self.classes,

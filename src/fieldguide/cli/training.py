@@ -41,6 +41,8 @@ class Training:
     @classmethod
     def new(cls, job: Job, recipe: Recipe, out: Path, name: str | None, *, device: str, json: bool) -> "Training":
         data = job.open_data()
+        if data.skipped:
+            print(f"warning: left out {len(data.skipped)} unreadable files, first {data.skipped[0]}", file=sys.stderr)
         run = RunFolder.create_at(out / name) if name else RunFolder.create(out, job.model, data.name)
         job = replace(job, fingerprint=data.fingerprint)
         job.remember(run)
@@ -91,10 +93,6 @@ class Training:
             f"{height}×{width}×{d.channels}, {len(d.classes)} classes",
             run=self.run.path,
         )
-        if d.skipped:
-            print(
-                f"warning: left out {len(d.skipped)} files that cannot be read, first {d.skipped[0]}", file=sys.stderr
-            )
 
     def conclude(self, done: Run) -> None:
         run, test = self.run, next(r for r in reversed(done.history) if r["kind"] == "test")

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn, optim
+import torch
+from torch import Tensor, nn, optim
 
 from fieldguide.errors import FieldguideError, unknown
 from fieldguide.optim.groups import parameter_groups
@@ -63,6 +64,17 @@ class Optimizers(dict[str, optim.Optimizer]):
     def state_dict(self) -> dict[str, Any]:
         return {part: optimizer.state_dict() for part, optimizer in self.items()}
 
+    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for part, optimizer in self.items():
             optimizer.load_state_dict(state[part])
+            for parameter, values in optimizer.state.items():
+                values |= {name: _laid_out_like(parameter, value) for name, value in values.items()}
+
+
+def _laid_out_like(parameter: Tensor, value: Any) -> Any:
+    # Fused kernels walk memory, not indices: beside a channels-last weight a contiguous moment would be read in the
+    # wrong order, silently (torch 2.15).
+    if isinstance(value, Tensor) and value.shape == parameter.shape:
+        return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    return value

@@ -10,9 +10,10 @@ COLUMNS = 4
 
 def draw_mistakes(predictions: Predictions, file: Path) -> Path:
     """A grid of the worst mistakes, each with its true class, the predicted one and that one's probability."""
-    rows = -(-len(predictions.worst) // COLUMNS)
-    with figure(file, 7.2, 2.2 * rows) as drawing:
-        axes = drawing.subplots(rows, COLUMNS, squeeze=False).flat
+    columns = min(COLUMNS, len(predictions.worst))
+    rows = -(-len(predictions.worst) // columns)
+    with figure(file, 1.8 * columns, 2.2 * rows) as drawing:
+        axes = drawing.subplots(rows, columns, squeeze=False).flat
         for axis, index, image in zip(axes, predictions.worst.tolist(), predictions.worst_images, strict=False):
             axis.imshow(image.permute(1, 2, 0).numpy().squeeze(), cmap="gray", vmin=0, vmax=255)
             true, said = (predictions.classes[int(c[index])] for c in (predictions.labels, predictions.predicted))

@@ -52,7 +52,7 @@ def of_curves(run: Path, records: Sequence[Record]) -> str:
         text += f"; validation accuracy, best {best['val_accuracy']:.2%} in epoch {best['epoch'] + 1}"
     recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8")) if (run / "recipe.toml").exists() else {}
     softened = recipe.get("label_smoothing") or recipe.get("augment", {}).get("mixup")
-    note = " Training targets are softened, so its loss stays above the validation loss." if softened else ""
+    note = " Training targets are softened, so its loss cannot reach 0." if softened else ""
     return f"{text}; the learning rate under them.{note}"
 
 

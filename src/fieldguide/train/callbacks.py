@@ -47,7 +47,7 @@ class Callback:
         """The trained model was evaluated on the held-out part."""
 
     def on_failure(self, record: Record) -> None:
-        """Something failed that training can live with, such as a save."""
+        """Something failed: a save, which training can live with, or the loss, which it cannot."""
 
     def on_end(self) -> None:
         """Training is complete and the model has its final weights; not called when it stops early on request."""
@@ -106,6 +106,10 @@ class Trace(MetricsLog):
         self._before: list[Tensor] = []
         self._parameters: list[Tensor] = []
         self._waited = self._seconds = 0.0
+
+    def on_start(self, loop: "Loop") -> None:
+        super().on_start(loop)
+        self._waited = loop.progress.waited
 
     @torch.no_grad()
     def before_update(self, part: str) -> None:

@@ -91,8 +91,7 @@ def fit(
                     callback.save()
                 raise
             except Diverged as problem:
-                for log in logs[:1]:
-                    log.on_step(problem.record)
+                loop.callbacks.tell("on_failure", problem.record)
                 raise
             history = [*loop.progress.history]
             if test:

@@ -51,7 +51,7 @@ class Loop:
         self.epochs = int(recipe.epochs)
         self.steps = self.epochs * -(-len(train) // recipe.accumulation)
         parts = objective.parts(model)
-        self.parameters = {name: list(part.parameters()) for name, part in parts.items()}
+        self.parameters = {n: [w for w in p.parameters() if w.requires_grad] for n, p in parts.items()}
         self.optimizers = Optimizers({n: build_optimizer(p, **asdict(recipe.optimizer)) for n, p in parts.items()})
         self.schedule = build_schedule(steps=self.steps, **asdict(recipe.schedule))
         self.precision = Precision(recipe.precision, next(model.parameters()).device)

@@ -8,7 +8,7 @@ The schema is closed and every value is checked, so a typo costs one line and no
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from math import isfinite, sqrt
+from math import isfinite
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -103,7 +103,7 @@ class StoppingRecipe:
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     epochs: int | Literal["auto"] = "auto"
-    """``"auto"`` gives small data sets more passes: about 1,500 / √samples, between 3 and 60."""
+    """``"auto"`` gives small data sets more passes: about 450 / ∛samples, between 3 and 60."""
     batch_size: int = 64
     """Samples in one forward pass."""
     accumulation: int = 1
@@ -141,7 +141,7 @@ class Recipe:
         """The same recipe with ``epochs`` as a number, for a training part of this many samples."""
         if self.epochs != "auto":
             return self
-        return replace(self, epochs=min(60, max(3, round(1500 / sqrt(samples)))))
+        return replace(self, epochs=min(60, max(3, round(450 / samples ** (1 / 3)))))
 
 
 # -------------------------------------------------------------------------------------------- reading and writing

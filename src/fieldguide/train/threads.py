@@ -13,7 +13,9 @@ from fieldguide.objectives.phase import Batch, Objective
 from fieldguide.train.precision import Precision
 from fieldguide.train.randomness import untouched
 
-_ROUNDS = 5
+_ROUNDS = 6
+_BUDGET = 1.0
+"""Seconds after which no further round begins; a large network is tried out once."""
 
 
 @contextmanager
@@ -38,15 +40,15 @@ def faster_threads(model: nn.Module, objective: Objective, batch: Batch, precisi
     if precision.device.type != "cpu" or most == 1:
         return most
     with untouched():
-        trial = copy.deepcopy(model)
-        seconds: dict[int, list[float]] = {1: [], most: []}
-        for measured in range(_ROUNDS + 1):
-            for count in seconds:
+        trial, began = copy.deepcopy(model), perf_counter()
+        seconds: dict[int, list[float]] = {most: [], 1: []}
+        while len(seconds[1]) < _ROUNDS and (not seconds[1] or perf_counter() - began < _BUDGET):
+            for count, elapsed in seconds.items():
                 with threads(count):
-                    elapsed = _time_step(trial, objective, batch, precision)
-                if measured:  # the first round warms up
-                    seconds[count].append(elapsed)
-    return most if median(seconds[most]) < 0.95 * median(seconds[1]) else 1
+                    elapsed.append(_time_step(trial, objective, batch, precision))
+    # The first round warms up; it counts only when it is the only one.
+    many, one = (median(elapsed[1:] or elapsed) for elapsed in (seconds[most], seconds[1]))
+    return most if many < 0.95 * one else 1
 
 
 def _time_step(model: nn.Module, objective: Objective, batch: Batch, precision: Precision) -> float:

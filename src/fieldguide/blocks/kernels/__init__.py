@@ -58,7 +58,7 @@ class Kernel(ABC):
     def reason(self, case: Case) -> str:
         """Why this kernel is a good way to do it."""
 
-    def pairs(self, case: Case) -> float:
+    def pairs(self, case: Case) -> int:
         """How many score pairs it would compute."""
         return case.pairs
 

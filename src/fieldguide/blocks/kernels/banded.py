@@ -29,7 +29,7 @@ class Banded(Tiled):
         return None
 
 
-def band_tiles(low: float, high: float, q_len: int, k_len: int) -> tuple[Tiles, ...]:
+def band_tiles(low: int | float, high: int | float, q_len: int, k_len: int) -> tuple[Tiles, ...]:
     """Tiles of the distances ``low ≤ q − k ≤ high``: equal blocks where nothing is cut off, and what is at the ends."""
     if high - low == inf:
         return cut_tiles(low, high, q_len, k_len, 0, q_len)
@@ -49,7 +49,7 @@ def block_rows(width: int) -> int:
     return 64 if width <= 320 else 128
 
 
-def cut_tiles(low: float, high: float, q_len: int, k_len: int, start: int, stop: int) -> tuple[Tiles, ...]:
+def cut_tiles(low: int | float, high: int | float, q_len: int, k_len: int, start: int, stop: int) -> tuple[Tiles, ...]:
     """Single tiles for the queries in [start, stop), each with the keys that exist among those it reaches."""
     offset = k_len - q_len
     tiles: list[Tiles] = []

@@ -38,6 +38,8 @@ class Flex(Kernel):
         self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Bias | None, scale: float | None, dropout: float
     ) -> Tensor:
         q_len, k_len = q.shape[2], k.shape[2]
+        if not torch.is_grad_enabled():
+            q, k, v = q.detach(), k.detach(), v.detach()  # else it refuses on a processor, for what will not happen
         score_mod = None if bias is None else bias.score_mod(q_len, k_len)
         blocks = None if isinstance(mask, Full) else _blocks(mask, q_len, k_len, q.device)
         grouped = q.shape[1] != k.shape[1]

@@ -8,6 +8,7 @@ Axes: b batch, h heads, n tokens, t tiles, q queries and k keys of a tile, c hea
 """
 
 from collections.abc import Iterator
+from itertools import cycle, repeat
 from math import inf
 from typing import Any, NamedTuple
 
@@ -20,17 +21,22 @@ from fieldguide.blocks.kernels.tiles import Part, Tiles
 from fieldguide.blocks.masks import Mask
 from fieldguide.shapes import Tensor
 
-_attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+AT_ONCE = 2**21  # pairs whose visibility is worked out at a time, where batch rows differ in it
+
+attend_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, parts: tuple[Part, ...], bias: Bias | None, scale: float) -> Tensor:
     """Attention of q (b, h, n, c) over the parts, which share no pair; ``bias`` gets no gradient."""
-    width = max(q.shape[-1], v.shape[-1])  # the call wants one head width; zeros change no score
-    wide = [x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1])) for x in (q, k, v)]
-    return _Attend.apply(*(x if x.stride(-1) == 1 else x.contiguous() for x in wide), parts, bias, scale)[
-        ..., : v.shape[-1]
-    ]
+    return _Attend.apply(*one_width(q, k, v), parts, bias, scale)[..., : v.shape[-1]]
+
+
+def one_width(*tensors: Tensor) -> list[Tensor]:
+    """Queries, keys and values for the fused call: one head width (zeros change no score), dense last axis."""
+    width = max(x.shape[-1] for x in tensors)
+    wide = (x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1])) for x in tensors)
+    return [x if x.stride(-1) == 1 else x.contiguous() for x in wide]
 
 
 class _Attend(torch.autograd.Function):
@@ -41,7 +47,7 @@ class _Attend(torch.autograd.Function):
         out = q.new_zeros(b, n, h, c, dtype=full if merging else q.dtype).transpose(1, 2)
         lse = q.new_full((b, h, n, 1), -inf, dtype=full)
         for tiles, row, sight in _walk(q, k, parts, bias):
-            y, total = _attend(
+            y, total = attend_forward(
                 tiles.queries.view(q[row], tiles.count),
                 tiles.keys.view(k[row], tiles.count),
                 tiles.keys.view(v[row], tiles.count),
@@ -66,7 +72,7 @@ class _Attend(torch.autograd.Function):
         grad = grad if grad.stride(-1) == 1 else grad.contiguous()
         gradients = [torch.zeros_like(x) for x in (q, k, v)]
         for tiles, row, sight in _walk(q, k, ctx.parts, ctx.bias):
-            shares = _attend_backward(
+            shares = attend_backward(
                 tiles.queries.view(grad[row], tiles.count),
                 tiles.queries.view(q[row], tiles.count),
                 tiles.keys.view(k[row], tiles.count),
@@ -108,34 +114,41 @@ class Sight(NamedTuple):
 
 def _walk(q: Tensor, k: Tensor, parts: tuple[Part, ...], bias: Bias | None) -> Iterator[tuple[Tiles, int, Sight]]:
     """Every group of tiles for every batch row, and what is seen there, worked out anew only where it can differ."""
-    offset = k.shape[2] - q.shape[2]
+    offset, rows = k.shape[2] - q.shape[2], torch.arange(q.shape[0])
     for part in parts:
         relative = part.mask.relative and (bias is None or bias.relative)
         by_row = "batch" in part.mask.depends_on or (bias is not None and bias.rows > 1)
         known: dict[object, Sight] = {}
         for tiles in part.groups():
-            for row in range(q.shape[0]):
-                key = tiles.distances if relative else (tiles, row * by_row)
-                if key not in known:
-                    if not relative:
-                        known.clear()
-                    known[key] = _see(tiles.first if relative else tiles, part.mask, bias, q, row, offset)
-                yield tiles, row, known[key]
+            if by_row:
+                some = rows.split(max(1, AT_ONCE // tiles.pairs))
+                sights = (sight for chunk in some for sight in _see(tiles, part.mask, bias, q, chunk, offset))
+            elif relative:
+                if tiles.distances not in known:
+                    (known[tiles.distances],) = _see(tiles.first, part.mask, bias, q, rows[:1], offset)
+                sights = repeat(known[tiles.distances])
+            else:
+                sights = cycle(_see(tiles, part.mask, bias, q, rows[:1], offset))
+            for row, sight in zip(range(len(rows)), sights, strict=False):
+                yield tiles, row, sight
 
 
-def _see(tiles: Tiles, mask: Mask, bias: Bias | None, q: Tensor, row: int, offset: int) -> Sight:
-    b, h = torch.tensor(row), torch.arange(q.shape[1]).view(-1, 1, 1)
+def _see(tiles: Tiles, mask: Mask, bias: Bias | None, q: Tensor, rows: Tensor, offset: int) -> list[Sight]:
+    """What each of some batch rows sees."""
+    b, h = rows.view(-1, 1, 1, 1, 1), torch.arange(q.shape[1]).view(-1, 1, 1)
     at = [side.unsqueeze(1) for side in tiles.positions(offset, q.device)]  # (t, 1, q, 1) and (t, 1, 1, k)
+    shape = len(rows), 1, 1, tiles.queries.length, tiles.keys.length
     seen = mask.visible(b, h[: mask.extent[1]], *at)
-    seen = seen.expand(torch.broadcast_shapes(seen.shape, (1, 1, tiles.queries.length, tiles.keys.length)))
-    if bias is None:
-        if seen.all():
-            return Sight()
-        if torch.equal(seen, seen.new_ones(1, 1, *seen.shape[2:]).tril()) and seen.shape[2] == seen.shape[3]:
-            return Sight(causal=True)
-        added = torch.zeros(seen.shape, dtype=q.dtype)
-    else:
+    seen = seen.expand(torch.broadcast_shapes(seen.shape, shape))
+    if bias is not None:
         added = bias.score(b, h[: bias.num_heads], *at).to(q.dtype)
         added = added.expand(torch.broadcast_shapes(added.shape, seen.shape))
-    blind = ~seen.any(-1)
-    return Sight(added.masked_fill(~seen, -inf), blind=blind if blind.any() else None)
+    elif seen.all():
+        return [Sight()] * len(rows)
+    elif shape[3] == shape[4] and torch.equal(seen, seen.new_ones(1, 1, 1, *shape[3:]).tril()):
+        return [Sight(causal=True)]
+    else:
+        added = torch.zeros((), dtype=q.dtype)
+    added, blind = torch.where(seen, added, -inf), ~seen.any(-1)
+    blind = blind if blind.any() else [None] * len(rows)
+    return [Sight(a, blind=b) for a, b in zip(added, blind, strict=True)]

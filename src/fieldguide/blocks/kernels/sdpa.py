@@ -25,8 +25,8 @@ class SDPA(Kernel):
     def reason(self, case: Case) -> str:
         return f"{case.mask} needs no tensor of queries × keys"
 
-    def pairs(self, case: Case) -> float:
-        return case.pairs / (2 if isinstance(case.mask, Causal) and case.q_len > 1 else 1)
+    def pairs(self, case: Case) -> int:
+        return case.pairs // (2 if isinstance(case.mask, Causal) and case.q_len > 1 else 1)
 
     def compute(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Bias | None, scale: float | None, dropout: float

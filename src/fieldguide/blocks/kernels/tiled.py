@@ -46,7 +46,7 @@ class Tiled(Kernel):
     def refusal(self, case: Case) -> str | None:
         return None if self._parts(case) else f"{case.mask} is not bounded by {self.bounds}"
 
-    def pairs(self, case: Case) -> float:
+    def pairs(self, case: Case) -> int:
         return sum(part.pairs for part in self._parts(case))
 
     def compute(
