@@ -73,7 +73,10 @@ class Cache:
         return KeysValues(*compute(memory))
 
     def reorder(self, indices: Int[Tensor, "new"]) -> None:
-        """Row i goes on from what row ``indices[i]`` has seen, as beam search needs; the batch may change its size."""
+        """Row i goes on from what row ``indices[i]`` has seen, as beam search needs; the batch may change its size.
+
+        An encoder's memory is the caller's: where rows change source, pass ``memory[indices]`` from then on.
+        """
 
 
 class DynamicCache(Cache):
