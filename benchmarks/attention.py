@@ -13,11 +13,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from itertools import product
 from math import log2
 from pathlib import Path
-from statistics import linear_regression, median
+from statistics import linear_regression, median, quantiles
 from time import perf_counter
 
 import torch
@@ -175,19 +176,19 @@ def dispatch(rounds: int) -> list[Row]:
     for (b, h, c), n, causal in product(sizes, (64, 128, 256, 512, 1024), (False, True)):
         q, k, v = inputs(n, gradients=False, batch=b, heads=h, width=c)
         mask = Causal() if causal else Full()
-        plain, ours = [], []
+        calls = (partial(F.scaled_dot_product_attention, q, k, v, is_causal=causal), partial(attend, q, k, v, mask))
+        pairs: list[list[float]] = []
         with torch.no_grad():
-            calls = (
-                (plain, lambda: F.scaled_dot_product_attention(q, k, v, is_causal=causal)),  # noqa: B023
-                (ours, lambda: attend(q, k, v, mask)),  # noqa: B023
-            )
-            end = perf_counter() + 0.06 * rounds
-            while perf_counter() < end or len(plain) < 15:
-                for kept, call in calls:
+            end = perf_counter() + 0.1 * rounds
+            while perf_counter() < end or len(pairs) < 31:
+                pair = [0.0, 0.0]
+                for which in (0, 1) if len(pairs) % 2 else (1, 0):  # neither is always the one that comes first
                     started = perf_counter()
-                    call()
-                    kept.append(perf_counter() - started)
-        shares[b, h, n, c, causal] = median(plain) / median(ours), median(plain)
+                    calls[which]()
+                    pair[which] = perf_counter() - started
+                pairs.append(pair)
+        plain, ours = (quantiles(times, n=4)[0] for times in zip(*pairs, strict=True))  # interruptions only ever add
+        shares[b, h, n, c, causal] = plain / ours, plain
     worst = min(shares, key=lambda shape: shares[shape][0])
     note = f"lowest at (b, h, n, c) = {worst[:4]}, {'causal' if worst[4] else 'full'}, {shares[worst][1] * 1e6:.0f} µs"
     return [
@@ -236,7 +237,7 @@ def status(field):
     return int(Path("/proc/self/status").read_text().split(field + ":")[1].split()[0])
 def make(n):
     mask = Full() if kind == "plain" else Window(256)
-    compute = (lambda q, k, v: masked_densely(mask, n)(q, k, v)) if kind == "dense" else attending(mask)
+    compute = masked_densely(mask, n) if kind == "dense" else attending(mask)
     return (forward if direction == "forward" else both)(*inputs(n, direction == "both"), compute=compute)
 make(1024)()
 run = make(n)

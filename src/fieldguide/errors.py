@@ -25,5 +25,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> FieldguideError:
     """The error for a name that is not among the known ones, with the nearest one suggested."""
     known = list(known)
-    listing = f" ({where})" if where else f"; known: {', '.join(known)}" if len(known) <= 12 else ""
-    return FieldguideError(f"unknown {what} {name!r}{did_you_mean(name, known)}{listing}")
+    listing = where or (f"known: {', '.join(known)}" if len(known) <= 12 else "")
+    return FieldguideError(f"unknown {what} {name!r}{did_you_mean(name, known)}{f' ({listing})' if listing else ''}")

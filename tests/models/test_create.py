@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 
 from fieldguide.errors import DamagedFile, FieldguideError, UnknownField
 from fieldguide.models import create_model, save_model
@@ -63,5 +64,15 @@ def test_weights_of_another_model_or_shape_are_refused(tmp_path):
         create_model("lenet5", weights=tmp_path / "model")
     with pytest.raises(DamagedFile, match=r"head.weight is \(10, 64\) in the file and \(3, 64\) in the model"):
         create_model("resnet_mini", weights=tmp_path / "model", num_classes=3)
-    with pytest.raises(DamagedFile, match=r"cannot read .*nowhere"):
+    with pytest.raises(FieldguideError, match=r"there are no weights at .*nowhere"):
         create_model("resnet_mini", weights=tmp_path / "nowhere")
+
+
+def test_public_weights_with_and_without_another_head(tmp_path):
+    public = torchvision.models.resnet18(weights=None).eval()
+    torch.save(public.state_dict(), tmp_path / "resnet18.pth")
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(create_model("resnet18", weights=tmp_path / "resnet18.pth").eval()(x), public(x))
+    adapted = create_model("resnet18", weights=public.state_dict(), num_classes=7, in_channels=1).eval()
+    assert adapted(x[:, :1]).shape == (2, 7)
+    torch.testing.assert_close(adapted.stages[0][0].conv1.conv.weight, public.layer1[0].conv1.weight)

@@ -13,6 +13,7 @@ from torch import nn
 from fieldguide import __version__
 from fieldguide.errors import DamagedFile, FieldguideError
 from fieldguide.models import create_model, load_model, read_config, save_model, store
+from fieldguide.models.store import load_tensors
 
 DATA = {
     "classes": ["a", "b"],
@@ -171,7 +172,7 @@ def test_missing_surplus_and_misshapen_tensors_are_all_listed(folder):
     path = folder.parent / "edited.safetensors"
     save_file(tensors, path)
     with pytest.raises(DamagedFile) as caught:
-        create_model("resnet_mini", weights=path, num_classes=2)
+        load_tensors(create_model("resnet_mini", num_classes=2), path)
     message = str(caught.value)
     assert "1 missing (head.bias)" in message
     assert "1 surplus (extra.weight)" in message
@@ -213,7 +214,7 @@ def test_a_damaged_header_is_refused_even_without_a_checksum(pristine, tmp_path_
     path = tmp_path_factory.mktemp("header") / "model.safetensors"
     path.write_bytes(content)
     try:
-        create_model("resnet_mini", weights=path, num_classes=2)
+        load_tensors(create_model("resnet_mini", num_classes=2), path)
     except DamagedFile:
         return
     # Some flips swap in another header that is as valid, such as a digit of two offsets; then all tensors fitted.
@@ -224,4 +225,4 @@ def test_nothing_executable_is_read(folder, tmp_path):
     """A pickle in the place of the weights is refused by its bytes."""
     torch.save({"head.weight": torch.zeros(2, 2)}, tmp_path / "pickle.safetensors")
     with pytest.raises(DamagedFile, match="no whole safetensors file"):
-        create_model("resnet_mini", weights=tmp_path / "pickle.safetensors")
+        load_tensors(create_model("resnet_mini"), tmp_path / "pickle.safetensors")

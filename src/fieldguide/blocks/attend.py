@@ -43,14 +43,17 @@ def attend(
     a weight is dropped. Fewer key/value heads than query heads are shared (Ainslie et al. 2023). A query that may see
     nothing returns zeros, with zero gradients. Raises FieldguideError for what is no mask and sizes that do not fit.
     """
-    if k.shape[1] == q.shape[1] and v.shape[-1] == q.shape[-1] and bias is None:  # nothing to pick: the shortest way
-        if type(mask) is Full:
-            return F.scaled_dot_product_attention(q, k, v, None, dropout, scale=scale)
-        if type(mask) is Causal and k.shape[2] == q.shape[2]:
-            return F.scaled_dot_product_attention(q, k, v, None, dropout, True, scale=scale)
+    if bias is None and k.shape == v.shape and (q.shape == k.shape or _same_but_length(q, k)):
+        square, kind = q.shape[2] == k.shape[2], type(mask)  # nothing to pick: the shortest way
+        if kind is Full or (kind is Causal and (square or q.shape[2] == 1)):
+            return F.scaled_dot_product_attention(q, k, v, None, dropout, kind is Causal and square, scale=scale)
     _check(q, k, v, mask, bias)
     q, k, v = _autocast(q, k, v)
     return choose(Case.of(q, k, mask, bias, dropout)).compute(q, k, v, mask, bias, scale, dropout)
+
+
+def _same_but_length(q: Tensor, k: Tensor) -> bool:
+    return q.shape[:2] == k.shape[:2] and q.shape[3:] == k.shape[3:]
 
 
 def choose(case: Case) -> Kernel:

@@ -59,7 +59,8 @@ class Training:
         try:
             done = self.fit()
         except Stopped:
-            print(f"saved; go on with: fieldguide train --resume {quote(str(self.run.path))}", file=sys.stderr)
+            # Whether the last save succeeded or a warning said why not, a good checkpoint is there.
+            print(f"stopped; go on with: fieldguide train --resume {quote(str(self.run.path))}", file=sys.stderr)
             raise
         except FieldguideError:
             if not self.resume and not self.run.metrics.exists():  # refused before the first step: nothing to keep

@@ -9,30 +9,33 @@ from torch import nn
 from fieldguide import catalog
 from fieldguide.errors import unknown
 from fieldguide.models.build import configure, construct, sizes
-from fieldguide.models.store import load_model, load_tensors, read_config, save_model
+from fieldguide.models.store import WEIGHTS, is_saved_model, load_model, load_tensors, read_config, save_model
+from fieldguide.weights import load_weights
+from fieldguide.weights.source import Source
 
 __all__ = ["create_model", "load_model", "read_config", "save_model"]
 
 
-def create_model(name: str, weights: str | PathLike[str] | None = None, **overrides: Any) -> nn.Module:
-    """Build a network of the catalog, with random weights or those of a file.
+def create_model(name: str, weights: Source | None = None, **overrides: Any) -> nn.Module:
+    """Build a network of the catalog, with random weights or those of a checkpoint.
 
     ``overrides`` are fields of the family's config: ``create_model("resnet50", num_classes=10, in_channels=1)``.
-    ``weights`` is what :func:`save_model` wrote: a folder, whose config is then the one to override, or a bare
-    ``.safetensors`` file with this model's own tensor names.
+    ``weights`` is a folder of :func:`save_model`, whose config is then the one to override, or a public checkpoint:
+    a state dict, a file, a folder or ``"hub:org/name"``, in any layout that :func:`fieldguide.load_weights` knows. With
+    overrides, what they change (the head, the first convolution) is adapted or keeps its random values.
 
-    Raises :class:`FieldguideError` for a name that is not in the catalog, :class:`UnknownField` for an override that
-    the config does not have, :class:`DamagedFile` for weights that do not belong to this model.
+    Raises :class:`FieldguideError` for a name that is not in the catalog or a checkpoint of another network,
+    :class:`UnknownField` for an override that the config does not have, :class:`DamagedFile` for a broken file.
     """
     row = catalog.find(name)
     if row is None:
         raise unknown("model", name, catalog.names(), "`fieldguide models` lists all")
-    config = sizes(row)[name]
-    if weights is None:
-        return construct(row, configure(config, overrides, name), name)
-    source = Path(weights)
-    if source.is_dir():
-        config = read_config(source, name=name).config
-    model = construct(row, configure(config, overrides, name), name)
-    load_tensors(model, source / "model.safetensors" if source.is_dir() else source)
+    if isinstance(weights, str | PathLike) and is_saved_model(weights):
+        stored = read_config(weights, name=name)
+        model = construct(row, configure(stored.config, overrides, name), name)
+        load_tensors(model, Path(weights) / WEIGHTS, sha256=stored.sha256)
+        return model
+    model = construct(row, configure(sizes(row)[name], overrides, name), name)
+    if weights is not None:
+        load_weights(model, weights, strict=not overrides)
     return model

@@ -93,6 +93,14 @@ def load_model(folder: str | PathLike[str]) -> nn.Module:
     return model.eval()
 
 
+def is_saved_model(folder: str | PathLike[str]) -> bool:
+    """Whether :func:`save_model` wrote this folder; other libraries, too, put a ``config.json`` beside weights."""
+    try:
+        return "fieldguide" in json.loads((Path(folder) / CONFIG).read_text())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def read_config(folder: str | PathLike[str], *, name: str | None = None) -> Stored:
     """What a saved folder holds, without reading its weights; ``name`` demands that model and no other.
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from fieldguide.blocks.masks import Mask
 from fieldguide.errors import FieldguideError
+from fieldguide.report.style import figure
 from fieldguide.shapes import Bool, Tensor
 
 LARGEST = 4096  # tokens; a larger picture shows nothing more
@@ -37,17 +38,15 @@ def mask_text(mask: Mask, n: int = 64, *, columns: int = 64) -> str:
 
 def mask_png(mask: Mask, path: str | Path, n: int = 64) -> Path:
     """Writes the mask over n tokens as a PNG and returns its path."""
-    from matplotlib.figure import Figure
-
     cells, _ = _cells(mask, n, 512)
-    figure = Figure(figsize=(5, 5.4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.imshow(cells, cmap="Blues", vmin=0, vmax=1.25, interpolation="nearest", extent=(0, n, n, 0))
-    axes.set(xlabel="key", ylabel="query")
-    axes.set_title(f"{mask}\n{mask.density(n):.1%} of pairs visible", fontsize=10, wrap=True)
-    axes.locator_params(integer=True)
     path = Path(path)
-    figure.savefig(path, dpi=160)
+    with figure(path, 5.0, 5.4) as drawing:
+        axes = drawing.add_subplot()
+        axes.imshow(cells.numpy(), cmap="Blues", vmin=0, vmax=1.25, interpolation="nearest", extent=(0, n, n, 0))
+        axes.set(xlabel="key", ylabel="query")
+        axes.set_title(f"{mask}\n{mask.density(n):.1%} of pairs visible", wrap=True)
+        axes.locator_params(integer=True)
+        axes.grid(False)
     return path
 
 

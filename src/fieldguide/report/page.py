@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fieldguide.report.style import DOTS_PER_INCH
+from fieldguide.train.run import replace_text
 
 
 class ClassScore(NamedTuple):
@@ -81,7 +82,7 @@ def write_page(
         environment=list(_flat(_read(run / "environment.json", json.loads))),
     )
     file = run / "report.html"
-    file.write_text(page, encoding="utf-8")
+    replace_text(file, page)
     return file
 
 

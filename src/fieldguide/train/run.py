@@ -115,13 +115,20 @@ class RunFolder:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Give a file new content at once: whoever reads it, even after a kill, finds all of the old or all of the new."""
+    """Give a file new content at once: whoever reads it, even after a kill, finds all of the old or all of the new.
+
+    Raises OSError that names ``path`` when the disk refuses; the old content then stays.
+    """
     content, temporary = text.encode(), path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as problem:
+        temporary.unlink(missing_ok=True)
+        raise OSError(problem.errno, problem.strerror, str(path)) from problem
     sync_folder(path.parent)
 
 
