@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import (
+    Tensor,
+    _foreach_copy_,  # pyright: ignore[reportPrivateImportUsage]
+    _foreach_sub_,  # pyright: ignore[reportPrivateImportUsage]
+)
 
 from fieldguide.errors import FieldguideError
 from fieldguide.optim import global_norm
@@ -103,8 +107,8 @@ class Trace(MetricsLog):
     def __init__(self, path: Path, every: int = 10):
         super().__init__(path)
         self.every = every
-        self._before: list[Tensor] = []
-        self._parameters: list[Tensor] = []
+        self._copies: dict[str, list[Tensor]] = {}  # kept between samples: fresh memory is slower than the copying
+        self._parts: list[str] = []
         self._waited = self._seconds = 0.0
 
     def on_start(self, loop: "Loop") -> None:
@@ -114,27 +118,34 @@ class Trace(MetricsLog):
     @torch.no_grad()
     def before_update(self, part: str) -> None:
         if (self.loop.progress.step + 1) % self.every == 0:
-            parameters = [p for p in self.loop.parameters[part] if p.grad is not None]
-            self._parameters += parameters
-            self._before += [p.clone() for p in parameters]
+            parameters = self._trained(part)
+            if part not in self._copies:
+                self._copies[part] = [torch.empty_like(parameter) for parameter in parameters]
+            _foreach_copy_(self._copies[part], parameters)
+            self._parts.append(part)
 
     @torch.no_grad()
     def on_step(self, record: Record) -> None:
         self._seconds += record["seconds"]
-        if not self._before:
+        if not self._parts:
             return
-        change = global_norm([now - old for now, old in zip(self._parameters, self._before, strict=True)])
-        change, size = torch.stack([change, global_norm(self._before)]).tolist()
+        before = [copy for part in self._parts for copy in self._copies[part]]
+        size = global_norm(before)
+        _foreach_sub_(before, [parameter for part in self._parts for parameter in self._trained(part)])
+        change, size = torch.stack([global_norm(before), size]).tolist()
         sample = {key: record[key] for key in ("step", "epoch", "loss", "lr", "grad_norm")}
         sample["update_ratio"] = change / size if size else 0.0
         sample["data_wait"] = (self.loop.progress.waited - self._waited) / max(self._seconds, 1e-9)
         super().on_step({"kind": "sample", **sample})
-        self._before, self._parameters, self._seconds = [], [], 0.0
+        self._parts, self._seconds = [], 0.0
         self._waited = self.loop.progress.waited
 
     def on_epoch(self, record: Record) -> None: ...
 
     on_test = on_failure = on_epoch
+
+    def _trained(self, part: str) -> list[Tensor]:
+        return [parameter for parameter in self.loop.parameters[part] if parameter.requires_grad]
 
 
 class BestWeights(Callback):
