@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from fieldguide.blocks.biases import Bias
-from fieldguide.blocks.kernels import Case, Kernel
+from fieldguide.blocks.kernels import TROUBLE, Case, Kernel
 from fieldguide.blocks.kernels.banded import banded
 from fieldguide.blocks.kernels.chunked import chunked
 from fieldguide.blocks.kernels.dense import dense
@@ -22,7 +22,6 @@ from fieldguide.blocks.masks import Band, Causal, Full, Mask, not_a_mask
 from fieldguide.errors import FieldguideError
 from fieldguide.shapes import Float, Tensor
 
-TROUBLE = 2**16  # what a special kernel costs beside its pairs, in pairs
 LARGE = 2**20  # pairs from which a GPU gains by skipping blocks
 UNBOUNDED = Band()
 SPECIAL: tuple[Kernel, ...] = (chunked, banded, strided, hubs)  # each does what those before it do, and more

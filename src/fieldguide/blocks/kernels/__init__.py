@@ -14,6 +14,9 @@ from fieldguide.blocks.masks import Full, Mask
 from fieldguide.errors import FieldguideError
 from fieldguide.shapes import Float, Tensor
 
+TROUBLE = 2**16
+"""What a special kernel costs beside its pairs, in pairs: shorter sequences are cheaper without one."""
+
 
 @dataclass(frozen=True)
 class Case:

@@ -10,7 +10,7 @@ from math import inf, sqrt
 import torch
 
 from fieldguide.blocks.biases import Bias
-from fieldguide.blocks.kernels import Case, Kernel
+from fieldguide.blocks.kernels import TROUBLE, Case, Kernel
 from fieldguide.blocks.kernels.banded import cut_tiles
 from fieldguide.blocks.kernels.biased import biased
 from fieldguide.blocks.kernels.sdpa import fused_attention
@@ -29,6 +29,8 @@ class Dense(Kernel):
         return None
 
     def reason(self, case: Case) -> str:
+        if case.pairs < TROUBLE:
+            return "with so few pairs no other kernel pays"
         added = " with an added bias" if case.bias else ""
         return f"no cheaper kernel computes {case.mask}{added} exactly"
 

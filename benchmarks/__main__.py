@@ -1,0 +1,14 @@
+"""Every benchmark in turn: ``python -m benchmarks``. Keep the machine idle; each prints its own table."""
+
+import subprocess
+import sys
+
+BENCHMARKS = ("overhead", "attention", "accuracy", "kills")
+
+if __name__ == "__main__":
+    failed = []
+    for name in BENCHMARKS:
+        print(f"\n== {name}", flush=True)
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
+            failed.append(name)
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
