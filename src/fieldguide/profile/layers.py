@@ -69,7 +69,7 @@ def layer_table(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> Layer
         inputs = tuple(_like(x) for x in examples)
         state = {name: _like(x) for name, x in (*model.named_parameters(), *model.named_buffers())}
         kept = _Kept([*state.values(), *inputs])
-        counter = FlopCounterMode(display=False)
+        counter = FlopCounterMode(display=False, custom_mapping=_UNCOUNTED)
         costs, outputs = _watch(model, counter, kept)
         with counter, saved_tensors_hooks(kept.keep, lambda x: x):
             functional_call(model, state, inputs)
@@ -128,3 +128,13 @@ def _watch(model: nn.Module, counter: FlopCounterMode, kept: _Kept) -> tuple[dic
         module.register_forward_pre_hook(start)
         module.register_forward_hook(stop_of(name))
     return costs, outputs
+
+
+def _attention_flops(q: Any, k: Any, v: Any, *rest: Any, out_shape: Any = None, **options: Any) -> int:
+    """Scores and weighted sums, two operations for each product; the arguments are shapes (b, h, n, c)."""
+    b, h, n, c = q
+    return 2 * b * h * n * k[2] * (c + v[3])
+
+
+# PyTorch before 2.12 does not count the processor's fused attention.
+_UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
