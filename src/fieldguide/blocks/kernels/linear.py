@@ -18,9 +18,8 @@ from fieldguide.shapes import Bool, Float, Tensor
 
 Features = Callable[[Tensor], Tensor]  # (b, h, n, c) → (b, h, n, f), none negative
 
-STRETCH = (
-    1024  # tokens worked on at once: what they need stays in the processor's cache, and no large memory is asked for
-)
+# Tokens worked on at once: what they need stays in the cache, and no large memory is asked for.
+STRETCH = 1024
 CHUNK = 128  # tokens within a stretch whose pairs are computed one by one
 
 
