@@ -28,6 +28,8 @@ class Architecture(NamedTuple):
     """Smallest and native image side of the published sizes; data of other sizes is resized into this range."""
     mini_image: tuple[int, int]
     """The same for ``<family>_mini``."""
+    weights: str
+    """Where public checkpoints come from: libraries, data and files."""
     sizes: dict[str, int]
 
 
@@ -43,6 +45,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         best_for="small grey images of one object; learning how a CNN works",
         image=(32, 32),
         mini_image=(32, 32),
+        weights="none in common use; `fieldguide train lenet5` reaches the published accuracy in minutes",
         sizes={"lenet5": 61_706, "lenet_mini": 17_662},
     ),
     Architecture(
@@ -56,6 +59,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         best_for="the first thing to try on images; a backbone for detection and segmentation",
         image=(32, 224),
         mini_image=(8, 32),
+        weights="torchvision, timm and transformers (ImageNet-1k); Idelbayev's pytorch_resnet_cifar10 (CIFAR-10)",
         sizes={
             "resnet18": 11_689_512,
             "resnet34": 21_797_672,
@@ -78,6 +82,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         best_for="large labelled sets or fine-tuning from public weights",
         image=(224, 224),
         mini_image=(16, 32),
+        weights="torchvision, timm and transformers (ImageNet-1k, ImageNet-21k)",
         sizes={
             "vit_ti_16": 5_717_416,
             "vit_s_16": 22_050_664,

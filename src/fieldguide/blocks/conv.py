@@ -5,9 +5,12 @@ b batch · c channels · h, w height and width. Every convolution pads so that s
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import torch
 from torch import nn
+from torch.nn.functional import pad
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fieldguide.blocks.norms import Norm
 from fieldguide.blocks.residual import StochasticDepth
@@ -25,10 +28,10 @@ class FeatureInfo(NamedTuple):
     """Input pixels per map pixel."""
 
 
-def require_images(images: Tensor, *, in_channels: int, smallest: int, model: str) -> None:
-    """Raise :class:`FieldguideError` unless images are ``(b, in_channels, h, w)`` with sides ≥ ``smallest``."""
+def require_images(images: Tensor, *, in_channels: int, smallest: int, model: str) -> Tensor:
+    """The images; :class:`FieldguideError` unless they are ``(b, in_channels, h, w)`` with sides ≥ ``smallest``."""
     if images.ndim == 4 and images.shape[1] == in_channels and min(images.shape[2:]) >= smallest:
-        return
+        return images
     raise FieldguideError(
         f"{model} takes images (batch, {in_channels}, height, width) with sides of at least {smallest} pixels, "
         f"got {tuple(images.shape)}; resize them or create the model with another in_channels"
@@ -46,19 +49,76 @@ def relu() -> nn.Module:
     return nn.ReLU(inplace=True)
 
 
+def relu6() -> nn.Module:
+    """min(max(x, 0), 6), overwriting its input (Howard et al. 2017, for arithmetic of low precision)."""
+    return nn.ReLU6(inplace=True)
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution that pads as TensorFlow does: ⌈h / stride⌉ rows come out, an odd pad goes below and to the right.
+
+    With stride 1 and an odd kernel it equals a padded ``nn.Conv2d``; with stride 2 the windows lie one pixel further.
+    """
+
+    def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
+        missing = []
+        for axis in (1, 0):  # functional.pad begins with the last axis
+            length, stride = input.shape[axis + 2], self.stride[axis]
+            reach = (-(-length // stride) - 1) * stride + self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
+            missing.append(max(reach - length, 0))
+        right, below = missing
+        padded = pad(input, (right // 2, right - right // 2, below // 2, below - below // 2))
+        return nn.functional.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def follow_conventions(
+    model: nn.Module, *, norm_eps: float, norm_momentum: float, padding: Literal["symmetric", "same"]
+) -> None:
+    """Give every batch norm its constants and every strided convolution its padding, in place; weights stay.
+
+    Libraries disagree about these numbers, and no checkpoint holds them.
+    """
+    kind = {"symmetric": nn.Conv2d, "same": SameConv2d}[padding]
+    for module in list(model.modules()):
+        if isinstance(module, _BatchNorm):
+            module.eps, module.momentum = norm_eps, norm_momentum
+        for name, conv in module.named_children():
+            if isinstance(conv, nn.Conv2d) and max(conv.stride) > 1 and type(conv) is not kind:
+                setattr(module, name, _as(kind, conv))
+
+
+def _as(kind: type[nn.Conv2d], conv: nn.Conv2d) -> nn.Conv2d:
+    """The same convolution, with the same parameters, as another class."""
+    shape = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding)  # pyright: ignore
+    with torch.device("meta"):
+        twin = kind(*shape, conv.dilation, conv.groups, bias=conv.bias is not None)  # pyright: ignore
+    twin.weight, twin.bias = conv.weight, conv.bias
+    return twin.train(conv.training)
+
+
+class Stages(nn.Sequential):
+    """The stages of a network in turn; called, it gives the last map only."""
+
+    def maps(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        """What each stage puts out, finest first."""
+        return [x := stage(x) for stage in self]
+
+
 class ConvNormAct(nn.Sequential):
     """Convolution, normalisation, activation, ``(b, c, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉)``.
 
-    The convolution has a bias only when ``norm`` is None. ``activation=None`` leaves the sum linear.
+    The convolution has a bias only when ``norm`` is None. ``activation=None`` leaves the sum linear. ``kernel_size``
+    and ``padding`` may be ``(height, width)``; without ``padding``, stride 1 keeps the size of odd kernels.
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int = 3,
+        kernel_size: int | tuple[int, int] = 3,
         stride: int = 1,
         *,
+        padding: int | tuple[int, int] | None = None,
         groups: int = 1,
         dilation: int = 1,
         norm: Norm | None = nn.BatchNorm2d,
@@ -69,7 +129,9 @@ class ConvNormAct(nn.Sequential):
                 f"ConvNormAct: {in_channels} input and {out_channels} output channels cannot be split into {groups} "
                 "groups; both must be multiples of groups"
             )
-        padding = dilation * (kernel_size - 1) // 2
+        if padding is None:
+            height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+            padding = (dilation * (height - 1) // 2, dilation * (width - 1) // 2)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["conv"] = nn.Conv2d(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=norm is None
@@ -189,7 +251,7 @@ class InvertedResidual(nn.Module):
         *,
         hidden_channels: int,
         norm: Norm = nn.BatchNorm2d,
-        activation: Activation = nn.ReLU6,
+        activation: Activation = relu6,
         gate: nn.Module | None = None,
         drop: float = 0.0,
     ):
@@ -207,4 +269,4 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
         y = self.project(self.gate(self.depthwise(self.expand(x))))
-        return x + self.drop(y) if self.residual else y
+        return self.drop(y).add_(x) if self.residual else y

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,6 +27,8 @@ class Family:
     """Shell patterns of our names that belong to the published task and that fine-tuning begins anew."""
     adapt: Mapping[str, Adaptation] = field(default_factory=dict)
     """Our name → how its tensor is made to fit another shape."""
+    conventions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Layout → fields of the model's config that its library fixes and that no file holds, such as ``norm_eps``."""
 
     def is_head(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self.head)

@@ -1,6 +1,8 @@
 """From a checkpoint of any known layout into a model: every tensor is accounted for, or nothing changes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +50,7 @@ def load_weights(
 
     values = {name: tensor for name, tensor in values.items() if name not in kept}
     _fill(model, ours, values)
+    conventions = _follow(model, fit.family.conventions.get(fit.layout, {}))
     absent = {name: fit.table.why_missing(name) or "" for name in ours if name not in fit.arriving}
     repeats = {name: f"the same tensor as {first}" for name, first in fit.plan.repeats.items()}
     unused = {fit.origins[name]: reason for name, reason in kept.items() if name in fit.surplus}
@@ -58,6 +61,7 @@ def load_weights(
         adapted=adapted,
         kept={name: reason for name, reason in (absent | kept).items() if name in ours},
         ignored=fit.plan.ignored | repeats | unused,
+        conventions=conventions,
     )
 
 
@@ -68,6 +72,16 @@ def distinct_tensors(model: nn.Module) -> dict[str, Tensor]:
     for name, tensor in state.items():
         names.setdefault(id(tensor), name)
     return {name: state[name].detach() for name in names.values()}
+
+
+def _follow(model: Any, conventions: Mapping[str, Any]) -> dict[str, str]:
+    """Give a model of the catalog the constants of the checkpoint's library; what changed, and how."""
+    config = getattr(model, "config", None)
+    changed = {name: value for name, value in conventions.items() if getattr(config, name, value) != value}
+    if not changed:
+        return {}
+    model.follow(replace(config, **changed))  # pyright: ignore[reportCallIssue,reportArgumentType]
+    return {name: f"{getattr(config, name)} → {value}" for name, value in changed.items()}
 
 
 def _is_finite(tensor: Tensor) -> bool:

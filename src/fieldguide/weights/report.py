@@ -18,6 +18,8 @@ class Report:
     """Our names of the tensors that keep the model's own values, and why."""
     ignored: dict[str, str]
     """Their names of the tensors that were not used, and why."""
+    conventions: dict[str, str]
+    """Fields of the model's config that were changed to what the layout's library has."""
 
     def __str__(self) -> str:
         lines = [f"{len(self.loaded)} tensors from {self.source} ({self.layout} layout)"]
@@ -26,6 +28,7 @@ class Report:
             for name, reason in notes.items():
                 by_reason.setdefault(reason, []).append(name)
             lines += [f"{label} {few(names)}: {reason}" for reason, names in by_reason.items()]
+        lines += [f"{name} {change}, as {self.layout} has it" for name, change in self.conventions.items()]
         return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import nn
 
-from fieldguide.blocks.conv import BasicBlock, Bottleneck, ConvNormAct, FeatureInfo, he_init, require_images
+from fieldguide.blocks.conv import BasicBlock, Bottleneck, ConvNormAct, FeatureInfo, Stages, he_init, require_images
 from fieldguide.blocks.pooling import GlobalAverage
 from fieldguide.errors import FieldguideError
 from fieldguide.shapes import Float, Tensor
@@ -60,12 +60,14 @@ class ResNet(nn.Module):
         self.stem, stride = self._stem(c)
         self.feature_info = tuple(FeatureInfo(width, stride * 2**stage) for stage, width in enumerate(c.widths))
         inputs = (c.stem_width, *c.widths)
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                self._block(c, inputs[stage], width, stride=2 if stage else 1),
-                *(self._block(c, width, width) for _ in range(depth - 1)),
+        self.stages = Stages(
+            *(
+                nn.Sequential(
+                    self._block(c, inputs[stage], width, stride=2 if stage else 1),
+                    *(self._block(c, width, width) for _ in range(depth - 1)),
+                )
+                for stage, (depth, width) in enumerate(zip(c.depths, c.widths, strict=True))
             )
-            for stage, (depth, width) in enumerate(zip(c.depths, c.widths, strict=True))
         )
         self.pool = GlobalAverage()
         self.head = nn.Linear(c.widths[-1], c.num_classes)
@@ -85,12 +87,17 @@ class ResNet(nn.Module):
         inner = out_channels // c.reduction
         return Bottleneck(in_channels, out_channels, stride, inner_channels=inner, groups=c.groups)
 
+    def _begin(self, x: Float[Tensor, "b c h w"]) -> Tensor:
+        smallest = self.feature_info[-1].stride
+        return self.stem(require_images(x, in_channels=self.config.in_channels, smallest=smallest, model="ResNet"))
+
     def features(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """The maps after each stage, finest first; ``feature_info`` has their channels and strides."""
-        smallest = self.feature_info[-1].stride
-        require_images(x, in_channels=self.config.in_channels, smallest=smallest, model="ResNet")
-        x = self.stem(x)
-        return [x := stage(x) for stage in self.stages]
+        return self.stages.maps(self._begin(x))
+
+    def classify(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+        """Logits of the last map."""
+        return self.head(self.pool(x))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        return self.head(self.pool(self.features(x)[-1]))
+        return self.classify(self.stages(self._begin(x)))
