@@ -3,13 +3,20 @@
 import pytest
 import torch
 
-from fieldguide.blocks.pooling import FirstToken, GlobalAverage, MeanToken
+from fieldguide.blocks.pooling import AtLeast, FirstToken, GlobalAverage, MeanToken
 
 
 @pytest.mark.parametrize("spatial", [(7,), (5, 6), (2, 3, 4)])
 def test_global_average_is_the_mean_over_positions(spatial):
     x = torch.randn(2, 3, *spatial, dtype=torch.float64)
     torch.testing.assert_close(GlobalAverage()(x), x.mean(tuple(range(2, x.ndim))))
+
+
+def test_at_least_repeats_what_is_too_small_and_leaves_the_rest():
+    x = torch.arange(6.0).reshape(1, 1, 2, 3)
+    assert torch.equal(AtLeast(4)(x)[0, 0, :, :3], torch.tensor([[0.0, 0, 1], [0, 0, 1], [3, 3, 4], [3, 3, 4]]))
+    assert AtLeast(3)(x).shape == (1, 1, 3, 3)
+    assert torch.equal(AtLeast(2)(x), x)
 
 
 def test_first_token():

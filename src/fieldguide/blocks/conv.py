@@ -4,7 +4,7 @@ b batch · c channels · h, w height and width. Every convolution pads so that s
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -52,6 +52,33 @@ def relu() -> nn.Module:
 def relu6() -> nn.Module:
     """min(max(x, 0), 6), overwriting its input (Howard et al. 2017, for arithmetic of low precision)."""
     return nn.ReLU6(inplace=True)
+
+
+class SiLU(nn.SiLU):
+    """x · σ(x) (Elfwing et al. 2018, eq. 5), overwriting its input where no gradient will ask for it."""
+
+    def forward(self, input: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        return nn.functional.silu(input, inplace=not input.requires_grad)
+
+
+class Hardswish(nn.Hardswish):
+    """x · relu6(x + 3) / 6 (Howard et al. 2019, §5.2), overwriting its input where no gradient will ask for it."""
+
+    def forward(self, input: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        return nn.functional.hardswish(input, inplace=not input.requires_grad)
+
+
+class ScaledTanh(nn.Module):
+    """1.7159 · tanh(2x/3): f(±1) = ±1, where its curvature is greatest (LeCun et al. 1998, eq. 6 and appendix A)."""
+
+    def forward(self, x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        return 1.7159 * torch.tanh(x * (2 / 3))
+
+
+def round_channels(channels: float) -> int:
+    """The nearest multiple of 8, but never less than 90 % of ``channels``: how MobileNets and EfficientNets scale."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * channels else nearest + 8
 
 
 class SameConv2d(nn.Conv2d):
@@ -107,8 +134,9 @@ class Stages(nn.Sequential):
 class ConvNormAct(nn.Sequential):
     """Convolution, normalisation, activation, ``(b, c, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉)``.
 
-    The convolution has a bias only when ``norm`` is None. ``activation=None`` leaves the sum linear. ``kernel_size``
-    and ``padding`` may be ``(height, width)``; without ``padding``, stride 1 keeps the size of odd kernels.
+    Unless ``bias`` says so, the convolution has one only when ``norm`` is None. ``activation=None`` leaves the sum
+    linear. ``kernel_size`` and ``padding`` may be ``(height, width)``; without ``padding``, stride 1 keeps the size of
+    odd kernels.
     """
 
     def __init__(
@@ -121,6 +149,7 @@ class ConvNormAct(nn.Sequential):
         padding: int | tuple[int, int] | None = None,
         groups: int = 1,
         dilation: int = 1,
+        bias: bool | None = None,
         norm: Norm | None = nn.BatchNorm2d,
         activation: Activation | None = relu,
     ):
@@ -133,9 +162,8 @@ class ConvNormAct(nn.Sequential):
             height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
             padding = (dilation * (height - 1) // 2, dilation * (width - 1) // 2)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        layers["conv"] = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=norm is None
-        )
+        bias = norm is None if bias is None else bias
+        layers["conv"] = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=bias)
         if norm is not None:
             layers["norm"] = norm(out_channels)
         if activation is not None:
@@ -148,6 +176,33 @@ def projection(in_channels: int, out_channels: int, stride: int = 1, *, norm: No
     if in_channels == out_channels and stride == 1:
         return nn.Identity()
     return ConvNormAct(in_channels, out_channels, 1, stride, norm=norm, activation=None)
+
+
+def subsample(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
+    """A shortcut without parameters: identity where shapes agree, else :class:`Subsample` (He et al. 2016, §3.3 A)."""
+    if in_channels == out_channels and stride == 1:
+        return nn.Identity()
+    return Subsample(in_channels, out_channels, stride)
+
+
+class Subsample(nn.Module):
+    """Every ``stride``-th pixel, and as many channels of zeros before as after: ``(b, c, h, w) → (b, d, i, j)``."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int):
+        super().__init__()
+        if out_channels < in_channels:
+            raise FieldguideError(
+                f"Subsample: {in_channels} channels cannot become {out_channels} by adding zeros; widths must not "
+                "fall, or take a projection"
+            )
+        self.stride, self.before = stride, (out_channels - in_channels) // 2
+        self.after = out_channels - in_channels - self.before
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
+        return pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}, channels {self.before} + c + {self.after}"
 
 
 class BasicBlock(nn.Module):
@@ -209,6 +264,38 @@ class Bottleneck(nn.Module):
         return self.activation(self.restore(self.gate(self.conv(self.reduce(x)))).add_(self.shortcut(x)))
 
 
+class TableConv2d(nn.Module):
+    """A convolution whose every output map sees some input maps only (LeCun et al. 1998, table I), without padding.
+
+    ``connections`` has the input maps of each output map. ``weight`` holds the connected kernels alone, so nothing
+    else is trained or counted; the forward pass lays them into a dense kernel of zeros.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, in_channels: int, connections: Sequence[Sequence[int]], kernel_size: int):
+        super().__init__()
+        pairs = [(output, i) for output, inputs in enumerate(connections) for i in inputs]
+        if any(not 0 <= i < in_channels for _, i in pairs):
+            raise FieldguideError(f"TableConv2d: connections name maps that {in_channels} input channels do not have")
+        for name, indices in zip(("rows", "columns"), zip(*pairs, strict=True), strict=True):
+            self.register_buffer(name, torch.tensor(indices))
+        self.in_channels, self.out_channels = in_channels, len(connections)
+        bounds = torch.tensor([(len(inputs) * kernel_size**2) ** -0.5 for inputs in connections])
+        weight = torch.empty(len(pairs), kernel_size, kernel_size).uniform_(-1, 1)
+        self.weight = nn.Parameter(weight * bounds[self.rows, None, None])  # as PyTorch's: uniform within ±1/√fan-in
+        self.bias = nn.Parameter(torch.empty(len(connections)).uniform_(-1, 1) * bounds)
+
+    def kernel(self) -> Float[Tensor, "d c k k"]:
+        """The dense kernel, zero where maps are not connected."""
+        zeros = self.weight.new_zeros(self.out_channels, self.in_channels, *self.weight.shape[1:])
+        return zeros.index_put((self.rows, self.columns), self.weight)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
+        return nn.functional.conv2d(x, self.kernel(), self.bias)
+
+
 class SqueezeExcitation(nn.Module):
     """Channels weighted by a small network of their means: x · σ(expand(δ(squeeze(mean x)))) (Hu et al. 2018, §3).
 
@@ -232,6 +319,27 @@ class SqueezeExcitation(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         means = x.mean((2, 3), keepdim=True)
         return x * self.gate(self.expand(self.activation(self.squeeze(means))))
+
+
+class DepthwiseSeparable(nn.Sequential):
+    """pointwise₁ₓ₁(depthwise(x)): space and channels mixed one after the other (Howard et al. 2017, fig. 3 right)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        *,
+        norm: Norm | None = nn.BatchNorm2d,
+        activation: Activation = relu6,
+    ):
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        layers["depthwise"] = ConvNormAct(
+            in_channels, in_channels, kernel_size, stride, groups=in_channels, norm=norm, activation=activation
+        )
+        layers["pointwise"] = ConvNormAct(in_channels, out_channels, 1, norm=norm, activation=activation)
+        super().__init__(layers)
 
 
 class InvertedResidual(nn.Module):
@@ -269,4 +377,35 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
         y = self.project(self.gate(self.depthwise(self.expand(x))))
+        return self.drop(y).add_(x) if self.residual else y
+
+
+class FusedInvertedResidual(nn.Module):
+    """x + project₁ₓ₁(expand(x)): one dense convolution for a 1×1 and a depthwise (Tan & Le 2021, fig. 2 right).
+
+    The shortcut exists only where the shapes agree; with ``hidden_channels == in_channels`` the dense convolution goes
+    to ``out_channels`` by itself. The activation is SiLU, because the sum may overwrite what it puts out.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        *,
+        hidden_channels: int,
+        norm: Norm = nn.BatchNorm2d,
+        drop: float = 0.0,
+    ):
+        super().__init__()
+        fused = in_channels == hidden_channels
+        hidden = out_channels if fused else hidden_channels
+        self.expand = ConvNormAct(in_channels, hidden, kernel_size, stride, norm=norm, activation=SiLU)
+        self.project = nn.Identity() if fused else ConvNormAct(hidden, out_channels, 1, norm=norm, activation=None)
+        self.drop = StochasticDepth(drop)
+        self.residual = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
+        y = self.project(self.expand(x))
         return self.drop(y).add_(x) if self.residual else y
