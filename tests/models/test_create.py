@@ -62,10 +62,19 @@ def test_weights_of_another_model_or_shape_are_refused(tmp_path):
     save_model(create_model("resnet_mini"), tmp_path / "model")
     with pytest.raises(DamagedFile, match="holds 'resnet_mini', not 'lenet5'"):
         create_model("lenet5", weights=tmp_path / "model")
-    with pytest.raises(DamagedFile, match=r"head.weight is \(10, 64\) in the file and \(3, 64\) in the model"):
-        create_model("resnet_mini", weights=tmp_path / "model", num_classes=3)
+    with pytest.raises(FieldguideError, match=r"stages.2.0.conv1.conv.weight is \(64, 32, 3, 3\) in the checkpoint"):
+        create_model("resnet_mini", weights=tmp_path / "model", widths=(16, 32, 128))
     with pytest.raises(FieldguideError, match=r"there are no weights at .*nowhere"):
         create_model("resnet_mini", weights=tmp_path / "nowhere")
+
+
+def test_weights_of_a_folder_for_other_classes_and_channels(tmp_path):
+    trained = create_model("resnet_mini", stem_width=8)
+    save_model(trained, tmp_path / "model")
+    model = create_model("resnet_mini", weights=tmp_path / "model", num_classes=3, in_channels=3)
+    assert (model.config.stem_width, model.head.out_features) == (8, 3)
+    assert torch.equal(model.stages[2][0].conv1.conv.weight, trained.stages[2][0].conv1.conv.weight)
+    torch.testing.assert_close(model.stem.conv.weight.sum(1), trained.stem.conv.weight.sum(1))
 
 
 def test_public_weights_with_and_without_another_head(tmp_path):

@@ -216,11 +216,26 @@ def test_a_checkpoint_without_a_head_or_with_a_broken_one(published):
     assert load_weights(model, backbone, strict=False).kept == dict.fromkeys(
         ["head.weight", "head.bias"], "not in the checkpoint"
     )
-    broken = published | {"fc.weight": torch.full((1000, 512), float("nan"))}
+    damaged = published["fc.weight"].clone()
+    damaged[0, 0] = float("nan")
+    broken = published | {"fc.weight": damaged}
     assert_refused(model, broken, "NaN .* in fc.weight; pass strict=False", DamagedFile)
     report = load_weights(model, broken, strict=False)
     assert report.kept == {"head.weight": "NaN or infinite in the checkpoint"}
     assert "kept our own head.weight: NaN" in str(report)
+
+
+def test_a_file_of_features_only_says_so(published):
+    """torchvision publishes VGG16 with a classifier of nothing but NaN."""
+    nothing = {name: torch.full_like(published[name], float("nan")) for name in ("fc.weight", "fc.bias")}
+    model = create_model("resnet18")
+    head = model.head.weight.clone()
+    with pytest.warns(UserWarning, match=r"holds features only: fc.weight, fc.bias are nothing but NaN") as caught:
+        report = load_weights(model, published | nothing)
+    assert "\n" not in str(caught[0].message)
+    assert report.kept.keys() == {"head.weight", "head.bias"}
+    assert torch.equal(model.head.weight, head)
+    assert torch.equal(model.stem[0].conv.weight, published["conv1.weight"])
 
 
 @pytest.mark.parametrize("in_channels", [1, 2, 4, 6, 7])

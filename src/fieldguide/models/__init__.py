@@ -9,7 +9,7 @@ from torch import nn
 from fieldguide import catalog
 from fieldguide.errors import unknown
 from fieldguide.models.build import configure, construct, sizes
-from fieldguide.models.store import WEIGHTS, is_saved_model, load_model, load_tensors, read_config, save_model
+from fieldguide.models.store import WEIGHTS, is_saved_model, load_model, read_config, save_model
 from fieldguide.weights import load_weights
 from fieldguide.weights.source import Source
 
@@ -32,10 +32,17 @@ def create_model(name: str, weights: Source | None = None, **overrides: Any) -> 
         raise unknown("model", name, catalog.names(), "`fieldguide models` lists all")
     if isinstance(weights, str | PathLike) and is_saved_model(weights):
         stored = read_config(weights, name=name)
-        model = construct(row, configure(stored.config, overrides, name), name)
-        load_tensors(model, Path(weights) / WEIGHTS, sha256=stored.sha256)
-        return model
-    model = construct(row, configure(sizes(row)[name], overrides, name), name)
+        config = configure(stored.config, overrides, name)
+        if config == stored.config:
+            return load_model(weights).train()
+        model, weights = construct(row, config, name), Path(weights) / WEIGHTS
+        model.preprocessing = stored.preprocessing  # pyright: ignore[reportArgumentType]
+    else:
+        config = configure(sizes(row)[name], overrides, name)
+        model = construct(row, config, name)
     if weights is not None:
         load_weights(model, weights, strict=not overrides)
+    follow: Any = getattr(model, "follow", None)
+    if overrides and follow:  # what the user asked for wins over the conventions of a library
+        follow(configure(model.config, overrides, name))
     return model

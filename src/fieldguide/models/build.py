@@ -45,10 +45,13 @@ def configure(config: Config, changes: Mapping[str, Any], where: str) -> Config:
 
 
 def construct(row: Architecture, config: Any, name: str) -> nn.Module:
-    """The network of a config with random weights; ``model.name`` keeps the catalog name it was asked for by."""
+    """The network of a config with random weights; ``model.name`` keeps the catalog name it was asked for by.
+
+    ``model.preprocessing`` says how images must be prepared, once weights are loaded for which that is known.
+    """
     module = import_module(f"fieldguide.models.{row.module}")
     model = getattr(module, row.model)(config)
-    model.name = name
+    model.name, model.preprocessing = name, None
     return model
 
 

@@ -18,16 +18,20 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from fieldguide import __version__
+from fieldguide.blocks.lora import has_adapters
 from fieldguide.catalog import ARCHITECTURES, Architecture
 from fieldguide.errors import DamagedFile, FieldguideError
 from fieldguide.models.build import configure, construct, default_config
+from fieldguide.weights.preprocessing import Preprocessing
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-SCHEMA = {"fieldguide": str, "name": str, "family": str, "config": dict, "data": dict | None, "sha256": str}
+SCHEMA = {"fieldguide": str, "name": str, "family": str, "config": dict, "data": dict | None,
+          "preprocessing": dict | None, "sha256": str}  # fmt: skip
+PREPROCESSING_SCHEMA = {"mean": list, "std": list, "size": int, "resize": int, "interpolation": str}
 DATA_SCHEMA = {"classes": list, "channels": int, "image_size": list, "mean": list, "std": list, "resize": str}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stored:
     """What ``config.json`` says: the network's name, its family's row and config, and the data it was trained on."""
 
@@ -36,6 +40,8 @@ class Stored:
     config: Any
     data: dict[str, Any] | None
     """``classes, channels, image_size, mean, std, resize``: how to prepare an image and how to read the answer."""
+    preprocessing: Preprocessing | None
+    """Of the public weights that the network began with."""
     sha256: str
     """Of ``model.safetensors``."""
     version: str
@@ -50,6 +56,8 @@ def save_model(model: nn.Module, folder: str | PathLike[str], *, extra: Mapping[
     Raises :class:`FieldguideError` for another kind of module or key, :class:`OSError` when the disk refuses.
     """
     folder, row = Path(folder), _row_of(model)
+    if has_adapters(model):
+        raise FieldguideError("save_model: the model has LoRA adapters; fold them in with merge_lora(model) first")
     added = {"data": None} | json.loads(json.dumps(dict(extra or {})))  # as it will be read: tuples become lists
     _require(added, {"data": SCHEMA["data"]}, "extra of save_model", FieldguideError)
     if added["data"] is not None:
@@ -62,6 +70,7 @@ def save_model(model: nn.Module, folder: str | PathLike[str], *, extra: Mapping[
         "name": getattr(model, "name", row.family),
         "family": row.family,
         "config": asdict(model.config),  # pyright: ignore[reportArgumentType]
+        "preprocessing": asdict(model.preprocessing) if model.preprocessing else None,  # pyright: ignore
         **added,
         "sha256": hashlib.sha256(tensors).hexdigest(),
     }
@@ -89,6 +98,7 @@ def load_model(folder: str | PathLike[str]) -> nn.Module:
     folder = Path(folder)
     stored = read_config(folder)
     model = construct(stored.row, stored.config, stored.name)
+    model.preprocessing = stored.preprocessing  # pyright: ignore[reportArgumentType]
     load_tensors(model, folder / WEIGHTS, sha256=stored.sha256)
     return model.eval()
 
@@ -126,11 +136,24 @@ def read_config(folder: str | PathLike[str], *, name: str | None = None) -> Stor
     _require(entries["config"], dict.fromkeys(asdict(default), object), f"config in {path}", DamagedFile)
     if entries["data"] is not None:
         _require(entries["data"], DATA_SCHEMA, f"data in {path}", DamagedFile)
+    if entries["preprocessing"] is not None:
+        _require(entries["preprocessing"], PREPROCESSING_SCHEMA, f"preprocessing in {path}", DamagedFile)
     try:
         config = configure(default, entries["config"], f"the config in {path}")
+        preprocessing = Preprocessing.of(entries["preprocessing"]) if entries["preprocessing"] else None
     except FieldguideError as error:
         raise DamagedFile(str(error)) from error
-    return Stored(entries["name"], row, config, entries["data"], entries["sha256"], entries["fieldguide"])
+    except (ValueError, TypeError) as error:
+        raise DamagedFile(f"preprocessing in {path}: {error}") from error
+    return Stored(
+        name=entries["name"],
+        row=row,
+        config=config,
+        data=entries["data"],
+        preprocessing=preprocessing,
+        sha256=entries["sha256"],
+        version=entries["fieldguide"],
+    )
 
 
 def load_tensors(model: nn.Module, path: Path, *, sha256: str | None = None) -> None:

@@ -1,6 +1,6 @@
 """What is known about the public weights of one family: its layouts, and what fine-tuning may change in it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -50,8 +50,8 @@ def family_of(model: nn.Module, name: str | None = None) -> Family:
     return family_named(name or kinds.get(kind, kind[1]))
 
 
-def nearest_size(family: str, parameters: int) -> str | None:
-    """The catalog name of the size with about this many parameters (within 10 %), or None."""
-    sizes = {name: count for row in ARCHITECTURES if row.family == family for name, count in row.sizes.items()}
-    nearest = min(sizes, key=lambda name: abs(sizes[name] - parameters), default=None)
-    return nearest if nearest is not None and abs(sizes[nearest] - parameters) <= 0.1 * parameters else None
+def nearest_size(family: str, counts: Collection[int]) -> tuple[str, int] | None:
+    """The catalog name and parameters of the size nearest to one of some counts (within 10 %), or None."""
+    sizes = [(name, size) for row in ARCHITECTURES if row.family == family for name, size in row.sizes.items()]
+    difference, (name, size) = min((abs(size - count), (name, size)) for name, size in sizes for count in counts)
+    return (name, size) if difference <= 0.1 * size else None

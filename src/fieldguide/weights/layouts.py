@@ -79,23 +79,39 @@ def best_fit(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], family: F
 def looks_like(theirs: Mapping[str, Tensor], own_family: str) -> str | None:
     """What a checkpoint is: ``"resnet50 in torchvision layout"``; None when no table knows nine in ten of its names.
 
-    The model's own family is asked first and wins ties.
+    Where tables know as many names, the one under which a size has exactly its parameters wins, then the model's own
+    family. The number of parameters is told where it is no published one.
     """
-    families = sorted((row.family for row in ARCHITECTURES), key=lambda name: name != own_family)
-    best, answer = 0.9, None
-    for family in families:
-        for (layout, table), prefix in product(_tables(family_named(family).layouts), _prefixes(theirs)):
+    best, answer = (0.9, False), None
+    for name in sorted((row.family for row in ARCHITECTURES), key=lambda name: name != own_family):
+        family = family_named(name)
+        for (layout, table), prefix in product(_tables(family.layouts), _prefixes(theirs)):
             tensors = table.canonical(_without(prefix, theirs))
             plan = table.plan(tensors)
             known = 1 - len(plan.surplus) / len(tensors)
-            if known > best:
-                carried = {
-                    name: tensors[name] for move in plan.moves for name in move.sources if ".running_" not in name
-                }
-                parameters = sum(tensor.numel() for tensor in carried.values() if tensor.is_floating_point())
-                size = nearest_size(family, parameters) or f"a {family} of {parameters:,} parameters"
-                best, answer = known, f"{size} in {layout} layout"
+            if known < best[0]:
+                continue
+            parameters, *counts = _counts(family, plan, tensors)
+            size, published = nearest_size(name, (parameters, *counts)) or (f"a {name} of {parameters:,} parameters", 0)
+            exact = published in (parameters, *counts)
+            if (known, exact) > best:
+                differs = (
+                    f", but with {parameters:,} parameters instead of {published:,}" if published and not exact else ""
+                )
+                best, answer = (known, exact), f"{size} in {layout} layout{differs}"
     return answer
+
+
+def _counts(family: Family, plan: Plan, tensors: Mapping[str, Tensor]) -> tuple[int, int, int]:
+    """A checkpoint's parameters; and what they would be with a head of 1,000 classes for its own, or for none."""
+    read = [(move.targets[0], tensors[name]) for move in plan.moves for name in move.sources]
+    carried = [(ours, tensor) for ours, tensor in read if tensor.is_floating_point() and ".running_" not in ours]
+    parameters = sum(tensor.numel() for _, tensor in carried)
+    heads = [tensor for ours, tensor in carried if family.is_head(ours) and tensor.ndim]
+    heads = [head for head in heads if head.shape[0] == heads[-1].shape[0]]  # those hidden have other widths
+    others = sum(head[:1].numel() * (1000 - head.shape[0]) for head in heads)
+    absent = sum(1000 * (tensor.numel() + 1) for _, tensor in carried[-1:])  # the last shift is as long as its input
+    return parameters, parameters + others, parameters + absent
 
 
 def _tables(layouts: Mapping[str, tuple[Table, ...]]) -> Iterator[tuple[str, Table]]:

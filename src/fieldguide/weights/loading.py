@@ -1,5 +1,6 @@
 """From a checkpoint of any known layout into a model: every tensor is accounted for, or nothing changes."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,10 +10,11 @@ from torch import Tensor, nn
 
 from fieldguide.errors import DamagedFile, FieldguideError
 from fieldguide.weights.family import family_of
-from fieldguide.weights.layouts import best_fit
+from fieldguide.weights.layouts import Fit, best_fit
 from fieldguide.weights.misfit import misfit_error, misfits
+from fieldguide.weights.preprocessing import preprocessing_of
 from fieldguide.weights.report import Report, few
-from fieldguide.weights.source import Source, describe, read_source
+from fieldguide.weights.source import Source, describe, place_of, read_source
 
 
 def load_weights(
@@ -23,12 +25,14 @@ def load_weights(
     The layout (torchvision, timm, transformers, …) is the one whose names fit, or ``layout``. Values take the model's
     dtype and device. ``strict=False`` allows what fine-tuning needs and nothing else: a head of another size, broken or
     absent, stays as the model has it, and what the family knows how to adapt (a first convolution to other input
-    channels) is adapted; the report names each. ``family`` is for models that are not of the catalog.
+    channels) is adapted; the report names each. ``family`` is for models that are not of the catalog. A head that is
+    nothing but NaN is passed over with a warning. ``model.preprocessing`` then says how images must be prepared.
 
     Raises :class:`FieldguideError` that lists missing, surplus and misshapen tensors and says what the checkpoint looks
     like, :class:`DamagedFile` for a file that cannot be believed or holds NaN; the model is then as it was.
     """
-    where, theirs, ours = describe(source), read_source(source), distinct_tensors(model)
+    where, place = describe(source), place_of(source)
+    theirs, ours = read_source(source if place is None else place), distinct_tensors(model)
     fit = best_fit(theirs, ours, family_of(model, family), layout)
     problems = misfits(fit)
     kept = {} if strict else {name: problem for name, problem in problems.items() if fit.family.is_head(name)}
@@ -39,17 +43,12 @@ def load_weights(
 
     values = fit.values(kept)
     values |= {name: fitted for name in adapted if (fitted := fit.adapt(name, values[name])) is not None}
-    broken = [name for name, tensor in values.items() if not _is_finite(tensor)]
-    only_head = all(map(fit.family.is_head, broken))
-    if broken and (strict or not only_head):
-        advice = "; pass strict=False to keep the model's own head" if only_head else ""
-        raise DamagedFile(
-            f"{where} has NaN or infinite values in {few([fit.origins[name] for name in broken])}{advice}"
-        )
-    kept |= dict.fromkeys(broken, "NaN or infinite in the checkpoint")
-
+    kept |= _broken(values, fit, where, strict=strict)
     values = {name: tensor for name, tensor in values.items() if name not in kept}
+    preprocessing = preprocessing_of(place, getattr(model, "name", ""), fit.layout)
     _fill(model, ours, values)
+    if preprocessing is not None:
+        model.preprocessing = preprocessing  # pyright: ignore[reportArgumentType]
     conventions = _follow(model, fit.family.conventions.get(fit.layout, {}))
     absent = {name: fit.table.why_missing(name) or "" for name in ours if name not in fit.arriving}
     repeats = {name: f"the same tensor as {first}" for name, first in fit.plan.repeats.items()}
@@ -62,7 +61,31 @@ def load_weights(
         kept={name: reason for name, reason in (absent | kept).items() if name in ours},
         ignored=fit.plan.ignored | repeats | unused,
         conventions=conventions,
+        preprocessing=preprocessing,
     )
+
+
+def _broken(values: Mapping[str, Tensor], fit: Fit, where: str, *, strict: bool) -> dict[str, str]:
+    """Tensors with NaN or infinity that the model can do without, and why; DamagedFile for all others.
+
+    A head of nothing but NaN is no damage: files of features only are published like that.
+    """
+    broken = [name for name, tensor in values.items() if not _is_finite(tensor)]
+    in_head = [name for name in broken if fit.family.is_head(name)]
+    absent = [name for name in in_head if values[name].isnan().all()]
+    tolerable = absent if strict else in_head
+    if len(broken) > len(tolerable):
+        advice = "; pass strict=False to keep the model's own head" if broken == in_head else ""
+        raise DamagedFile(
+            f"{where} has NaN or infinite values in {few([fit.origins[name] for name in broken])}{advice}"
+        )
+    if absent:
+        warnings.warn(
+            f"{where} holds features only: {few([fit.origins[name] for name in absent])} are nothing but NaN, so the "
+            "model keeps its own random values there; train it before use",
+            stacklevel=3,
+        )
+    return dict.fromkeys(broken, "NaN or infinite in the checkpoint")
 
 
 def distinct_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ def misfit_error(where: str, model: str, fit: Fit, *, strict: bool) -> Fieldguid
         if names
     ]
     misshapen = [f"{fit.origins[name]} is {problems[name]}" for name in fit.misshapen]
-    more = [f"{len(misshapen) - 2} more differ in shape"] if len(misshapen) > 2 else []
+    more = [f"{len(misshapen) - 2} more of another shape"] if len(misshapen) > 2 else []
     advice = (_relaxed(fit, problems) if strict else None) or _likeness(fit)
     return FieldguideError(f"{where} does not fit {model}: {'; '.join([*lists, *misshapen[:2], *more, advice])}")
 

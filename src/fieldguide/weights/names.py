@@ -5,6 +5,7 @@ and ``*`` the rest. An index is a natural number, so ``"layer{s+1}"`` stands for
 """
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 Values = dict[str, int | str]
@@ -45,7 +46,7 @@ class Pattern:
             regex += re.escape(self._literals[-1]) + {None: "(.+)", "part": f"({words})"}.get(name, _NUMBER)
             end = found.end()
         self._literals.append(text[end:])
-        self._regex = re.compile(regex + re.escape(text[end:]))
+        self.regex = re.compile(regex + re.escape(text[end:]))
         if "{" in "".join(self._literals) or [field.name for field in self._fields].count("*") > 1:
             raise ValueError(f"{text!r} is not a pattern of names")
 
@@ -55,7 +56,7 @@ class Pattern:
 
     def match(self, name: str) -> Values | None:
         """The values that make this pattern write ``name``, or None; a variable used twice must agree with itself."""
-        found = self._regex.fullmatch(name)
+        found = self.regex.fullmatch(name)
         if not found:
             return None
         values: Values = {}
@@ -74,3 +75,8 @@ class Pattern:
 
     def __repr__(self) -> str:
         return f"Pattern({self.text!r})"
+
+
+def any_of(patterns: Iterable[Pattern]) -> re.Pattern[str]:
+    """One expression that matches every name of any pattern, to see at once that a name is of none."""
+    return re.compile("|".join(pattern.regex.pattern for pattern in patterns))

@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from fieldguide.weights.preprocessing import Preprocessing
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
@@ -20,6 +22,8 @@ class Report:
     """Their names of the tensors that were not used, and why."""
     conventions: dict[str, str]
     """Fields of the model's config that were changed to what the layout's library has."""
+    preprocessing: Preprocessing | None = None
+    """How images must be prepared for these weights, where that is known."""
 
     def __str__(self) -> str:
         lines = [f"{len(self.loaded)} tensors from {self.source} ({self.layout} layout)"]

@@ -16,6 +16,7 @@ Source = Mapping[str, Any] | str | PathLike[str]
 
 HUB = "hub:"
 _USUAL = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_DESCRIPTIONS = ("config.json", "preprocessor_config.json")
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.")
 
 
@@ -28,14 +29,19 @@ def read_source(source: Source) -> dict[str, Tensor]:
     """
     if isinstance(source, Mapping):
         return plain_state_dict(source, "the given state dict")
-    if isinstance(source, str) and source.startswith(HUB):
-        return _read_folder(_download(source.removeprefix(HUB)))
-    path = Path(source)
-    if path.is_dir():
-        return _read_folder(path)
-    if not path.exists():
+    path = place_of(source)
+    if path is None or not path.exists():
         raise FieldguideError(f"there are no weights at {path}; give a file, a folder, or {HUB}org/name")
-    return _read_file(path)
+    return _read_folder(path) if path.is_dir() else _read_file(path)
+
+
+def place_of(source: Source) -> Path | None:
+    """The file or folder of a source, downloaded where it is of the Hub and not yet here; None for a state dict."""
+    if isinstance(source, Mapping):
+        return None
+    if isinstance(source, str) and source.startswith(HUB):
+        return _download(source.removeprefix(HUB))
+    return Path(source)
 
 
 def describe(source: Source) -> str:
@@ -102,8 +108,9 @@ def _download(address: str) -> Path:
     repository, _, revision = address.partition("@")
     try:
         for patterns in (["*.safetensors", "*.safetensors.index.json"], ["*.bin", "*.bin.index.json"]):
-            folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
-            if any(folder.iterdir()):
+            wanted = [*patterns, *_DESCRIPTIONS]
+            folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
+            if {path.name for path in folder.iterdir()} - {*_DESCRIPTIONS}:
                 break
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise FieldguideError(f"cannot fetch {HUB}{address}: {one_line(error)}") from error

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from fieldguide.weights.names import Pattern, Values
+from fieldguide.weights.names import Pattern, Values, any_of
 from fieldguide.weights.rows import Change, Ignored, Row, Tied, as_row
 
 COUNTERS = {"*.num_batches_tracked": "older files do not count batches"}
@@ -66,6 +66,24 @@ class _Rule(NamedTuple):
     changes: tuple[Change, ...]
 
 
+class _Rules:
+    """A table's rows in one direction."""
+
+    def __init__(self, rules: Iterable[_Rule]):
+        self._rules = list(rules)
+        self._known = any_of(rule.source.pattern for rule in self._rules)
+
+    def matching(self, name: str) -> Iterator[Move]:
+        if self._known.fullmatch(name) is None:  # most names, when a checkpoint is held against every table
+            return
+        for source, target, changes in self._rules:
+            values = source.pattern.match(name)
+            if values is not None:
+                sources, targets = source.names(values), target.names(values)
+                if sources is not None and targets is not None:
+                    yield Move(sources, targets, changes)
+
+
 class Table:
     """The names that one library gives to the tensors of some sizes of a family.
 
@@ -82,8 +100,8 @@ class Table:
         optional: Mapping[str, str] = COUNTERS,
         absent: Mapping[str, str] | None = None,
     ):
-        self._reading: list[_Rule] = []
-        self._writing: list[_Rule] = []
+        reading: list[_Rule] = []
+        writing: list[_Rule] = []
         self._other: list[tuple[Pattern, Ignored | Tied]] = []
         for name, row in rows.items():
             if isinstance(row, Ignored | Tied):
@@ -93,8 +111,9 @@ class Table:
             theirs, ours = (_side(text, row.parts) for text in (name, row.ours))
             if theirs.pattern.variables - {"part"} != ours.pattern.variables - {"part"}:
                 raise ValueError(f"{name!r} and {row.ours!r} have different indices")
-            self._reading.append(_Rule(theirs, ours, row.read))
-            self._writing.append(_Rule(ours, theirs, row.write))
+            reading.append(_Rule(theirs, ours, row.read))
+            writing.append(_Rule(ours, theirs, row.write))
+        self._reading, self._writing = _Rules(reading), _Rules(writing)
         self._aliases = [(Pattern(old), Pattern(new)) for old, new in (aliases or {}).items()]
         self._absent = _reasons(absent or {})
         self._optional = [*self._absent, *_reasons(optional)]
@@ -122,7 +141,7 @@ class Table:
         stands_in: dict[str, str] = {}
         for name in names:
             for row in (row for pattern, row in self._other if pattern.match(name) is not None):
-                if any(_matching(self._reading, name)):
+                if any(self._reading.matching(name)):
                     raise ValueError(f"{name!r} matches two rows of its table, one of them {row}")
                 if isinstance(row, Ignored):
                     ignored[name] = row.reason
@@ -162,13 +181,13 @@ def _reasons(patterns: Mapping[str, str]) -> list[tuple[Pattern, str]]:
     return [(Pattern(text), reason) for text, reason in patterns.items()]
 
 
-def _moves(rules: list[_Rule], names: Iterable[str]) -> tuple[list[Move], list[str]]:
+def _moves(rules: _Rules, names: Iterable[str]) -> tuple[list[Move], list[str]]:
     """Match every name with its one rule; the second result are the names that cannot move."""
     names = dict.fromkeys(names)
     moves: dict[tuple[str, ...], Move] = {}
     surplus: list[str] = []
     for name in names:
-        found = list(_matching(rules, name))
+        found = list(rules.matching(name))
         if len(found) > 1:
             raise ValueError(f"{name!r} matches {len(found)} rows of its table: {[move.targets for move in found]}")
         if found and all(source in names for source in found[0].sources):
@@ -181,12 +200,3 @@ def _moves(rules: list[_Rule], names: Iterable[str]) -> tuple[list[Move], list[s
             surplus += moves.pop(sources).sources
         taken.update(move.targets)
     return list(moves.values()), surplus
-
-
-def _matching(rules: list[_Rule], name: str) -> Iterator[Move]:
-    for source, target, changes in rules:
-        values = source.pattern.match(name)
-        if values is not None:
-            sources, targets = source.names(values), target.names(values)
-            if sources is not None and targets is not None:
-                yield Move(sources, targets, changes)
