@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -12,12 +12,26 @@ from fieldguide.objectives.phase import Phase
 from fieldguide.shapes import Tensor
 
 
+@runtime_checkable
+class DeeplySupervised(Protocol):
+    """A network that training also asks for the logits of auxiliary classifiers on its inner maps."""
+
+    auxiliary_weight: float
+
+    def deep_supervision(self, x: Tensor, /) -> tuple[Tensor, ...]:
+        """The network's logits, then those of each auxiliary classifier, all ``(b, classes)``."""
+        ...
+
+
 @dataclass(frozen=True)
 class Classification:
     """Cross-entropy of logits (b, classes) with class indices (b,) or, after mixup, class probabilities (b, classes).
 
     Label smoothing as in Szegedy et al. 2016, §7: the target is (1 − ε)·one-hot + ε/classes. Evaluation reports the
     plain cross-entropy, without smoothing.
+
+    A network with auxiliary classifiers (:class:`DeeplySupervised`) has the loss L(logits) + w · Σ L(auxiliary logits),
+    w its ``auxiliary_weight`` (Szegedy et al. 2015, §5).
     """
 
     label_smoothing: float = 0.0
@@ -34,7 +48,15 @@ class Classification:
 
     def step(self, model: nn.Module, batch: Sequence[Tensor]) -> Iterator[Phase]:
         inputs, targets = batch
-        yield Phase("model", cross_entropy(model(inputs), targets, label_smoothing=self.label_smoothing))
+        if isinstance(model, DeeplySupervised):
+            logits, *auxiliary = model.deep_supervision(inputs)
+            extra = model.auxiliary_weight * sum(self._loss(inner, targets) for inner in auxiliary)
+            yield Phase("model", self._loss(logits, targets) + extra)
+        else:
+            yield Phase("model", self._loss(model(inputs), targets))
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
 
     def metrics(self) -> ClassificationMetrics:
         return ClassificationMetrics()
