@@ -15,6 +15,11 @@ _HOME = {
     "explain": "fieldguide.blocks.attention",
     "Attention": "fieldguide.blocks.attention",
     "capture": "fieldguide.blocks.capture",
+    "freeze": "fieldguide.blocks.freezing",
+    "unfreeze": "fieldguide.blocks.freezing",
+    "lora": "fieldguide.blocks.lora",
+    "merge_lora": "fieldguide.blocks.lora",
+    "reset_head": "fieldguide.models.heads",
     "fit": "fieldguide.train",
     "Recipe": "fieldguide.train.recipe",
 }

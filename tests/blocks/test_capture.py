@@ -128,10 +128,19 @@ def test_what_is_not_there_is_named():
         pass
     with (
         pytest.raises(
-            FieldguideError, match=r"no Attention is named like 'layers\.\*'; there are \['first', 'second'\]"
+            FieldguideError, match=r"'layers\.\*' selects no Attention of Pair \(names begin with first, second\)"
         ),
         capture(Pair(), where="layers.*"),
     ):
         pass
     with pytest.raises(FieldguideError, match="there are none"), capture(nn.Linear(2, 2)):
         pass
+
+
+def test_the_pattern_language_of_every_selection():
+    model = nn.ModuleDict({"layers": nn.ModuleList(Attention(16, 4) for _ in range(4)), "last": Pair()})
+    model["twin"] = model["layers"][3]
+    with capture(model, where="layers.1-2|last|twin") as maps:
+        for layer in (*model["layers"], model["last"]):
+            layer(torch.randn(1, 3, 16))
+    assert list(maps) == ["layers.1", "layers.2", "twin", "last.first", "last.second"]

@@ -1,7 +1,11 @@
+import pytest
 import torch
 from torch import nn
 
+from fieldguide.errors import FieldguideError
+from fieldguide.models import create_model
 from fieldguide.optim import parameter_groups
+from fieldguide.optim.groups import layers
 
 
 class Tokens(nn.Module):
@@ -47,3 +51,76 @@ def test_decay_is_zero_where_it_should_be():
 
 def test_a_module_without_vectors_has_one_group():
     assert list(_names(nn.Linear(3, 2, bias=False))) == ["decay"]
+
+
+def _scales(model, **options):
+    return {name: group["lr_scale"] for group in parameter_groups(model, 0.1, **options) for name, _ in group["params"]}
+
+
+def test_without_layer_decay_there_are_two_groups_of_the_whole_rate():
+    assert [(group["group"], group["lr_scale"]) for group in parameter_groups(create_model("vit_mini"), 0.1)] == [
+        ("decay", 1.0),
+        ("no_decay", 1.0),
+    ]
+
+
+def test_a_transformers_layers_are_embeddings_each_block_and_the_head_with_the_last_norm():
+    scales = _scales(create_model("vit_mini"), layer_decay=0.5)
+    assert {name: scales.pop(name) for name in [*scales] if "layers" not in name} == {
+        **dict.fromkeys(["class_token", "positions.weight", "patches.projection.weight"], 0.5**5),
+        "patches.projection.bias": 0.5**5,
+        **dict.fromkeys(["encoder.norm.weight", "encoder.norm.bias", "head.weight", "head.bias"], 1.0),
+    }
+    assert {(int(name.split(".")[2]), scale) for name, scale in scales.items()} == {
+        (block, 0.5 ** (4 - block)) for block in range(4)
+    }
+
+
+def test_a_residual_networks_layers_are_stem_stages_and_head():
+    scales = _scales(create_model("resnet_mini"), layer_decay=0.5)
+    expected = {"stem": 0.5**4, "stages.0": 0.5**3, "stages.1": 0.5**2, "stages.2": 0.5, "head": 1.0}
+    assert {name: next(expected[part] for part in expected if name.startswith(part)) for name in scales} == scales
+
+
+def test_norms_of_a_plain_sequence_belong_to_the_layer_before_and_frozen_layers_count():
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2)
+    )
+    model[3].requires_grad_(False)
+    scales = _scales(model, layer_decay=0.5)
+    assert {name.split(".")[0]: scale for name, scale in scales.items()} == {"0": 0.25, "1": 0.25, "4": 0.5, "5": 1.0}
+    assert _scales(nn.Linear(3, 2), layer_decay=0.5) == {"weight": 1.0, "bias": 1.0}
+
+
+def test_without_lists_each_part_is_a_layer_and_own_parameters_belong_to_the_first():
+    model = nn.Module()
+    model.scale = nn.Parameter(torch.ones(3))
+    model.conv, model.norm, model.head = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2)
+    assert layers(model) == [
+        ["scale", "conv.weight", "conv.bias", "norm.weight", "norm.bias"],
+        ["head.weight", "head.bias"],
+    ]
+
+
+def test_explicit_rates_hold_instead_and_the_first_match_wins():
+    model, rates = create_model("resnet_mini"), {"stem": 0.3, "stem|stages.0": 0.1, "head": 10.0}
+    scales = _scales(model, layer_decay=0.5, rates=rates)
+    assert (scales["stem.conv.weight"], scales["head.bias"]) == (0.3, 10)
+    assert {scale for name, scale in scales.items() if name.startswith("stages.0")} == {0.1}
+    assert {scale for name, scale in scales.items() if name.startswith("stages.2")} == {0.5}
+    assert {scale for name, scale in _scales(model, rates=rates).items() if name.startswith("stages.2")} == {1.0}
+
+
+def test_rates_reach_a_shared_parameter_by_any_of_its_names():
+    assert _scales(Tokens(), rates={"head": 0.5})["tokens.weight"] == 0.5
+
+
+def test_rates_out_of_range_and_patterns_without_parameters_are_refused():
+    model = create_model("resnet_mini")
+    for layer_decay in (0.0, 1.5):
+        with pytest.raises(FieldguideError, match=r"layer_decay=.* must be above 0 and at most 1"):
+            parameter_groups(model, 0.1, layer_decay=layer_decay)
+    with pytest.raises(FieldguideError, match=r"the rate of 'stem' is 0\.0; freeze what"):
+        parameter_groups(model, 0.1, rates={"stem": 0.0})
+    with pytest.raises(FieldguideError, match="'sten' selects no parameter of ResNet; did you mean 'stem'"):
+        parameter_groups(model, 0.1, rates={"sten": 0.5})

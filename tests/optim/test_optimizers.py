@@ -65,6 +65,32 @@ def test_groups_know_their_parameters_names_and_base_rates():
     assert [group["base_lr"] for group in optimizer.param_groups] == [0.5, 0.5]
 
 
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "rmsprop"])
+def test_each_layer_moves_at_its_own_rate_and_the_whole_rate_is_reported(name):
+    """One step of a layer with a share of the rate is a step of a network that has this rate throughout."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double(), torch.randn(8, 5).double()
+    options = {"lr": LR, "weight_decay": DECAY}
+
+    def stepped(layer, factor, **rates):
+        twin = copy.deepcopy(model)
+        optimizer = build_optimizer(twin, name, **(options | rates))
+        assert set_rate(optimizer, factor) == pytest.approx(rates.get("lr", LR) * factor)
+        twin(x).square().mean().backward()
+        optimizer.step()
+        return twin[layer].weight
+
+    assert torch.equal(stepped(2, 0.5, layer_decay=0.25), stepped(2, 0.5))
+    torch.testing.assert_close(stepped(0, 0.5, layer_decay=0.25), stepped(0, 0.5, lr=LR * 0.25), rtol=0, atol=1e-12)
+    torch.testing.assert_close(stepped(0, 0.5, rates={"0": 3.0}), stepped(0, 0.5, lr=LR * 3), rtol=0, atol=1e-12)
+    assert not torch.equal(stepped(0, 0.5, layer_decay=0.25), stepped(0, 0.5))
+
+
+def test_rates_hold_before_the_first_schedule():
+    optimizer = build_optimizer(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)), lr=0.5, layer_decay=0.1)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.5, 0.05, 0.05])
+
+
 def test_no_momentum_is_plain_sgd():
     assert not build_optimizer(nn.Linear(2, 2), "sgd", momentum=0.0).param_groups[0]["nesterov"]
 

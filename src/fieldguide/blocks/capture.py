@@ -3,9 +3,8 @@
 Axes: b batch, h heads, q/k query/key length.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -13,7 +12,8 @@ from torch import nn
 
 from fieldguide.blocks.attention import Attention
 from fieldguide.blocks.cores import Core
-from fieldguide.errors import FieldguideError, unknown
+from fieldguide.blocks.selection import select
+from fieldguide.errors import unknown
 from fieldguide.shapes import Tensor
 
 KINDS = ("attention",)
@@ -29,39 +29,33 @@ def capture(model: nn.Module, what: str = "attention", *, where: str = "*") -> I
 
     No fast kernel forms these weights, so they are computed again from queries and keys (without dropout, in float32 or
     better, a few rows at a time): ``weights @ values`` is what the core gave. They take b·h·q·k numbers for each layer;
-    ``where`` picks module names by a pattern such as ``"layers.11.*"``. Compiled models run eagerly meanwhile.
+    ``where`` selects modules by a pattern (``blocks.selection``) such as ``"layers.10-11"``. Compiled models run
+    eagerly meanwhile.
 
-    Raises FieldguideError for another ``what``, or when no Attention has a name like ``where``.
+    Raises FieldguideError for another ``what``, or when a part of ``where`` selects no Attention.
     """
     if what not in KINDS:
         raise unknown("kind of capture", what, KINDS)
-    named = {name: module for name, module in model.named_modules() if isinstance(module, Attention)}
-    chosen = {name: module for name, module in named.items() if fnmatchcase(name, where)}
-    if not chosen:
-        raise FieldguideError(f"capture: no Attention is named like {where!r}; there are {list(named) or 'none'}")
+    # One in several places goes by its first name.
+    names = {attention: name for name, attention in reversed(select(model, where, Attention).items())}
 
     maps: dict[str, Tensor] = {}
-    running = ""
+    running: Attention | None = None  # calls its core within its own forward, so it is the last that was entered
 
-    def enter(name: str) -> Callable[[nn.Module, Any], None]:
-        def hook(attention: nn.Module, args: Any) -> None:
-            nonlocal running
-            running = name
-
-        return hook
+    def enter(attention: Attention, args: Any) -> None:
+        nonlocal running
+        running = attention
 
     def record(core: Core, args: tuple[Tensor, Tensor, Tensor], rest: dict[str, Any]) -> None:
-        (q, k, _), name = (
-            args,
-            running,
-        )  # an Attention calls its core within its own forward, so ``running`` is its name
-        if name in chosen:
+        q, k, _ = args
+        if running in names:
             with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
-                maps[name] = core.weights(q, k, rest["mask"], rest["bias"], rest["scale"])
+                maps[names[running]] = core.weights(q, k, rest["mask"], rest["bias"], rest["scale"])
 
     with ExitStack() as stack, torch.compiler.set_stance("force_eager"):
-        for name, module in named.items():
-            stack.callback(module.register_forward_pre_hook(enter(name)).remove)
-        for core in {module.core for module in chosen.values()}:
+        for module in model.modules():
+            if isinstance(module, Attention):  # all of them: one that is not meant may share its core with one that is
+                stack.callback(module.register_forward_pre_hook(enter).remove)  # pyright: ignore[reportArgumentType]
+        for core in {attention.core for attention in names}:
             stack.callback(core.register_forward_pre_hook(record, with_kwargs=True).remove)
         yield maps

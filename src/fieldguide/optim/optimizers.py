@@ -21,21 +21,24 @@ def build_optimizer(
     momentum: float = 0.9,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
+    layer_decay: float = 1.0,
+    rates: Mapping[str, float] | None = None,
 ) -> optim.Optimizer:
     """The named optimizer over a model's (or a part's) trainable parameters; ``momentum`` serves SGD and RMSprop.
 
-    Every group keeps its parameters' names (``param_names``) and its own base rate (``base_lr``), which the schedule
-    multiplies. AdamW's decay is decoupled (Loshchilov & Hutter 2019, Alg. 2: weights shrink before the step); the
-    others add it to the gradient. SGD uses Nesterov momentum (Sutskever et al. 2013).
+    Every group keeps its parameters' names (``param_names``), the base rate (``base_lr``), which the schedule
+    multiplies, and its own share of that (``lr_scale``; ``layer_decay`` and ``rates`` are ``parameter_groups``'s).
+    AdamW's decay is decoupled (Loshchilov & Hutter 2019, Alg. 2: weights shrink before the step); the others add it to
+    the gradient. SGD uses Nesterov momentum (Sutskever et al. 2013).
 
     Raises:
-        FieldguideError: an unknown optimizer, or nothing to train.
+        FieldguideError: an unknown optimizer, nothing to train, or what ``parameter_groups`` refuses.
     """
-    groups = parameter_groups(model, weight_decay)
+    groups = parameter_groups(model, weight_decay, layer_decay=layer_decay, rates=rates)
     if not groups:
         raise FieldguideError("optimizer: no parameter of the model requires a gradient, so there is nothing to train")
     for group in groups:
-        group["base_lr"] = lr
+        group |= {"base_lr": lr, "lr": lr * group["lr_scale"]}
     parameters = [parameter for group in groups for _, parameter in group["params"]]
     fused = all(p.device.type in _FUSED_DEVICES and p.is_floating_point() for p in parameters) or None
     match name:
@@ -52,10 +55,10 @@ def build_optimizer(
 
 
 def set_rate(optimizer: optim.Optimizer, factor: float) -> float:
-    """Sets every group to ``factor`` times its own base rate; returns the first group's rate."""
+    """Sets every group to its share of ``factor`` times the base rate; returns the whole, which the last layer has."""
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
-    return optimizer.param_groups[0]["lr"]
+        group["lr"] = group["base_lr"] * factor * group["lr_scale"]
+    return optimizer.param_groups[0]["base_lr"] * factor
 
 
 class Optimizers(dict[str, optim.Optimizer]):
