@@ -30,7 +30,7 @@ FREE = {"catalog", "errors", "shapes", "trace", "weights"}
 """Anyone may import these; they import only one another."""
 STRANGERS = {("train", "models"), ("profile", "models")}
 """These take any module, so they never import ours."""
-LAZY = {"matplotlib", "torchmetrics", "sklearn", "PIL", "jinja2", "huggingface_hub"}
+LAZY = {"matplotlib", "torchmetrics", "sklearn", "PIL", "jinja2", "huggingface_hub", "torchvision", "onnxruntime"}
 """Libraries so slow to import, or so optional, that a function may do it when it is called."""
 
 

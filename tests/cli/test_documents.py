@@ -41,8 +41,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_options_that_are_shown_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("train", "eval"):
-        assert run([verb, "--help"]) == 0
+    for verb in ("train", "eval", "export", "look cam", "look maps"):
+        assert run([*verb.split(), "--help"]) == 0
     known = capsys.readouterr().out + " --png --length --resume --help --version --kills"
     shown = set(re.findall(r"(?<![\w-])--[a-z][\w.-]+", page.read_text(encoding="utf-8")))
     assert not [option for option in shown if option not in known]
@@ -57,3 +57,9 @@ def test_the_recipe_is_one(tmp_path: Path) -> None:
 def test_every_mask_is_in_the_table() -> None:
     page = (ROOT / "docs" / "masks.md").read_text(encoding="utf-8")
     assert not [name for name in [*MASKS, "Documents", "Padding"] if f"`{name}(" not in page]
+
+
+def test_the_cards_are_those_of_the_catalog(capsys: pytest.CaptureFixture[str]) -> None:
+    """`fieldguide lookup model > docs/models.md` writes them."""
+    assert run(["lookup", "model"]) == 0
+    assert capsys.readouterr().out == (ROOT / "docs" / "models.md").read_text(encoding="utf-8")

@@ -101,8 +101,9 @@ def test_features_are_maps_finest_first_as_feature_info_says(family):
 @each_mini
 def test_exports(family):
     model, x = mini(family)
-    program = torch.export.export(model.eval(), (x,))
-    torch.testing.assert_close(program.module()(x), model(x), rtol=1e-5, atol=1e-5)
+    program = torch.export.export(model.eval(), (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    for batch in (x, x[:1], torch.cat([x, x])):
+        torch.testing.assert_close(program(batch), model(batch), rtol=1e-5, atol=1e-5)
 
 
 @each_mini

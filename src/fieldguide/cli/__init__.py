@@ -21,6 +21,8 @@ VERBS = {
     "train": "Train a network on images and leave a complete run folder; --resume RUN continues one.",
     "eval": "Measure a trained run on its test images or on others.",
     "predict": "Classify image files with a trained run.",
+    "export": "Write a trained network as ONNX or torch.export, compared with the original first.",
+    "look": "Look into a trained network: fieldguide look cam RUN IMAGE; also filters, maps.",
     "report": "Draw a run's figures and report.html again.",
     "lookup": 'Look a pattern up: fieldguide lookup mask "Causal() & Window(64)".',
     "check": "Describe this machine and installation, ready to paste into a bug report.",
@@ -40,8 +42,8 @@ def build_app() -> App:
         help_format="plaintext",
     )
     for place, (verb, summary) in enumerate(VERBS.items()):
-        if verb == "lookup":  # it has verbs of its own
-            app.command("fieldguide.cli.lookup:app", name=verb, help=summary, sort_key=place)
+        if verb in ("look", "lookup"):  # they have verbs of their own
+            app.command(f"fieldguide.cli.{verb}:app", name=verb, help=summary, sort_key=place)
         else:
             app.command(f"fieldguide.cli.{verb}:{verb}", name=verb, help=summary, sort_key=place, help_epilogue="")
     return app

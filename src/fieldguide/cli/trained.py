@@ -54,12 +54,14 @@ class Trained:
         """An image file exactly as training would have seen it; raises FieldguideError that names it."""
         return read_image(file, self.channels, self.size)
 
+    def prepare(self, images: Tensor) -> Float[Tensor, "b c h w"]:
+        """uint8 images (b, c, h, w) as the network takes them: normalised, on its device."""
+        return normalize(images, self.mean, self.std).to(next(self.model.parameters()).device)
+
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Float[Tensor, "b k"]:
         """Logits of uint8 images (b, c, h, w) that have the right size and channels."""
-        device = next(self.model.parameters()).device
-        inputs = normalize(images, self.mean, self.std)
-        return self.model(inputs.to(device)).float().cpu()
+        return self.model(self.prepare(images)).float().cpu()
 
     def logits_of_files(self, files: Sequence[Path]) -> Float[Tensor, "n k"]:
         """Logits of image files, in their order."""

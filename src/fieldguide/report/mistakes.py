@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fieldguide.report.predictions import Predictions
-from fieldguide.report.style import BLUE, ORANGE, figure, shortened
+from fieldguide.report.style import BLUE, ORANGE, bare, figure, shortened, show_image
 
 COLUMNS = 4
 
@@ -15,14 +15,11 @@ def draw_mistakes(predictions: Predictions, file: Path) -> Path:
     with figure(file, 1.8 * columns, 2.2 * rows) as drawing:
         axes = drawing.subplots(rows, columns, squeeze=False).flat
         for axis, index, image in zip(axes, predictions.worst.tolist(), predictions.worst_images, strict=False):
-            axis.imshow(image.permute(1, 2, 0).numpy().squeeze(), cmap="gray", vmin=0, vmax=255)
+            show_image(axis, image)
             true, said = (predictions.classes[int(c[index])] for c in (predictions.labels, predictions.predicted))
             sure = 100 * predictions.probability[index]
             axis.set_title(shortened(true), color=BLUE, fontsize=9)
             axis.set_xlabel(f"taken for {shortened(said)}, {sure:.0f}%", color=ORANGE, fontsize=8, loc="left")
         for axis in drawing.axes:
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.grid(False)
-            axis.spines[:].set_visible(False)
+            bare(axis)
     return file

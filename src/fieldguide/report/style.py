@@ -5,7 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fieldguide.shapes import Tensor, UInt8
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, FAINT, RULE, GRID = "#24292f", "#6e7781", "#d0d7de", "#eaeef2"
@@ -53,6 +56,20 @@ def figure(file: Path, width: float, height: float) -> "Iterator[Figure]":
         yield drawing
         file.parent.mkdir(parents=True, exist_ok=True)
         drawing.savefig(file, format="png", metadata={"Software": None})
+
+
+def show_image(axis: "Axes", image: UInt8[Tensor, "c h w"]) -> None:
+    """One image, grey or colour, with nothing around it."""
+    axis.imshow(image.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=255)
+    bare(axis)
+
+
+def bare(axis: "Axes") -> None:
+    """No ticks, grid or frame: for pictures, which have no numbers on their sides."""
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
 
 
 def shortened(name: str, most: int = 16) -> str:

@@ -72,7 +72,7 @@ class ViT(nn.Module):
     def encode(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
         """Normalised tokens: the class token, then the patches row by row."""
         patches = self.patches(x)
-        x = torch.cat((self.class_token.expand(len(x), 1, -1), patches), dim=1)
+        x = torch.cat((self.class_token.expand(x.shape[0], 1, -1), patches), dim=1)
         return self.encoder(self.dropout(x + self.positions(positions_of(x))))
 
     def features(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
