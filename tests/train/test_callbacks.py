@@ -1,8 +1,11 @@
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import nn
 
 from fieldguide import trace
+from fieldguide.errors import FieldguideError
 from fieldguide.objectives import Classification
 from fieldguide.train import Diverged, Recipe, RunFolder, fit
 from fieldguide.train.callbacks import Callback, Callbacks, History, TrainingWarning
@@ -174,3 +177,31 @@ def test_the_best_checkpoint_holds_the_best_epoch(tmp_path):
     best = run.checkpoints.best()
     assert best is not None
     assert best.name.endswith(f"step-{5 * (done.best_epoch + 1):06d}")
+
+
+def test_the_head_learns_first_and_then_everything():
+    model = nn.Sequential(OrderedDict(body=nn.Linear(5, 7), fixed=nn.Linear(7, 7), head=nn.Linear(7, 3)))
+    model.fixed.requires_grad_(False)
+    weights = []
+
+    class Watch(Callback):
+        def on_epoch(self, record):
+            weights.append({name: parameter.detach().clone() for name, parameter in model.named_parameters()})
+
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    _fit(model=model, callbacks=[Watch()], epochs=3, head_epochs=2)
+    for epoch, learns in enumerate([{"head"}, {"head"}, {"head", "body"}]):
+        last = weights[epoch - 1] if epoch else before
+        changed = {name.split(".")[0] for name in before if not torch.equal(weights[epoch][name], last[name])}
+        assert changed == learns, f"epoch {epoch}"
+    assert [name for name, parameter in model.named_parameters() if not parameter.requires_grad] == [
+        "fixed.weight",
+        "fixed.bias",
+    ]
+    _fit(model=model, epochs=1, head_epochs=1)
+    assert model.body.weight.requires_grad
+
+
+def test_a_model_without_a_head_cannot_learn_it_first():
+    with pytest.raises(FieldguideError, match="Sequential has no module named head; set head_epochs = 0"):
+        _fit(head_epochs=1)

@@ -78,6 +78,7 @@ def test_text_is_read_like_toml():
         ("[optimizer]\nrate = 3", r"unknown key 'optimizer\.rate'"),
         ("[optimizer]\nlr = 'fast'", r'optimizer\.lr = "fast" must be a number'),
         ("[optimizer]\nlr = 0", r"optimizer\.lr = 0\.0 must be above 0"),
+        ("[optimizer]\nlayer_decay = 0", r"optimizer\.layer_decay = 0\.0 must be above 0 and at most 1"),
         ("[optimizer]\nlr = nan", r"optimizer\.lr = nan must be a number"),
         ("[optimizer]\nname = 'lion'", r'optimizer\.name = "lion" must be "adamw" or "adam" or "sgd" or "rmsprop"'),
         ("[optimizer]\nbetas = [0.9]", r"optimizer\.betas = \[0\.9\] must be a list of 2 numbers"),
@@ -138,3 +139,14 @@ def test_needs_no_torch():
         "import sys; from fieldguide.train.recipe import load_recipe; load_recipe(); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_fine_tuning_lays_its_own_defaults_over_the_familys():
+    plain, tuned = load_recipe("resnet"), load_recipe("resnet", finetune=True)
+    assert (plain.head_epochs, plain.optimizer.layer_decay) == (0, 1.0)
+    assert tuned.head_epochs == 1
+    assert tuned.optimizer.layer_decay < 1
+    assert tuned.memory_format == plain.memory_format
+    assert load_recipe("resnet", overrides={"head_epochs": 0}, finetune=True).head_epochs == 0
+    with pytest.raises(FieldguideError, match="head_epochs = -1 must be a number of epochs"):
+        Recipe(head_epochs=-1)

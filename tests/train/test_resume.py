@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -44,7 +45,8 @@ def _model(convolutions=False):
     if convolutions:
         stem = nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3)
         return nn.Sequential(*stem, nn.Flatten(), nn.Linear(96, 10))
-    return nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 10))
+    hidden = nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3))
+    return nn.Sequential(OrderedDict(hidden=hidden, head=nn.Linear(16, 10)))
 
 
 class PullThePlug(Callback):
@@ -116,7 +118,7 @@ def unbroken(tmp_path_factory):
 def test_two_unbroken_runs_are_identical_and_the_seed_matters(unbroken, tmp_path):
     _assert_same(unbroken, _carry_out(tmp_path / "twin", _recipe(checkpoint_every=1))[0])
     other, _ = _carry_out(tmp_path / "other", _recipe(seed=1))
-    assert not torch.equal(other.model[0].weight, unbroken.model[0].weight)
+    assert not torch.equal(other.model.head.weight, unbroken.model.head.weight)
 
 
 @settings(max_examples=8)
@@ -191,8 +193,9 @@ def test_stopped_during_evaluation(unbroken, tmp_path):
         {"optimizer": OptimizerRecipe(name="rmsprop"), "ema": 0.0},
         {"stopping": StoppingRecipe(patience=1), "epochs": 8, "optimizer": OptimizerRecipe(lr=0.05)},
         {"memory_format": "channels_last", "accumulation": 1},
+        {"head_epochs": 1, "optimizer": OptimizerRecipe(layer_decay=0.5)},
     ],
-    ids=["bf16", "fp16", "sgd", "rmsprop", "early stopping", "channels last"],
+    ids=["bf16", "fp16", "sgd", "rmsprop", "early stopping", "channels last", "head first"],
 )
 def test_other_recipes(tmp_path, changes):
     whole, _ = _carry_out(tmp_path / "whole", _recipe(**changes))

@@ -1,4 +1,4 @@
-"""``fieldguide lookup mask "Causal() & Window(64)"``: a pattern, drawn."""
+"""``fieldguide lookup mask "Causal() & Window(64)"`` and ``lookup model NAME``: a pattern or an architecture, shown."""
 
 from pathlib import Path
 
@@ -10,6 +10,26 @@ app = App(name="lookup", help_format="plaintext", help_epilogue="")
 
 MARGIN = 10
 """Columns of the terminal that the frame and its labels take."""
+
+
+@app.command
+def model(name: str | None = None, /) -> None:
+    """What is known of an architecture: its idea, paper, use, public weights and sizes, as Markdown.
+
+    Parameters
+    ----------
+    name
+        A family or a size, such as resnet or resnet50; without it, a page of all.
+    """
+    from fieldguide.catalog import ARCHITECTURES, names
+    from fieldguide.cli.cards import card, cards
+    from fieldguide.errors import unknown
+
+    rows = [row for row in ARCHITECTURES if name is None or name == row.family or name in row.sizes]
+    if not rows:
+        known = [row.family for row in ARCHITECTURES]
+        raise unknown("architecture", str(name), [*known, *names()], "`fieldguide models` lists all")
+    print(cards(rows) if name is None else card(rows[0]), end="")
 
 
 @app.command

@@ -20,6 +20,7 @@ def train(
     /,
     *,
     data: str = "digits",
+    weights: str | None = None,
     recipe: Path | None = None,
     print_recipe: Flag = False,
     resume: Path | None = None,
@@ -41,6 +42,9 @@ def train(
     data
         The source: "digits"; a folder with a sub-folder per class, or with train/, val/, test/ of such; a CSV of
         path,label; MNIST-style IDX files; an .npz with arrays.
+    weights
+        Trained weights to begin with: a public checkpoint (.safetensors, .pth, a folder, hub:ORG/NAME) or a run of
+        yours. The head is made anew and learns first; images are prepared as the weights know them.
     recipe
         A TOML file laid over the family's defaults; the options below are laid over both.
     print_recipe
@@ -61,8 +65,8 @@ def train(
         "cpu", "cuda", …; "auto" takes an accelerator when there is one.
     """
     if resume is not None:
-        if model is not None or recipe is not None or given(settings):
-            raise FieldguideError("--resume goes on with the run's own model and recipe; leave the others out")
+        if model is not None or recipe is not None or weights is not None or given(settings):
+            raise FieldguideError("--resume goes on with the run's own model, weights and recipe; leave the others out")
         from fieldguide.cli.devices import choose_device
         from fieldguide.cli.training import Training
 
@@ -73,13 +77,21 @@ def train(
     row = catalog.find(model)
     if row is None:
         raise unknown("model", model, catalog.names(), "`fieldguide models` lists all")
-    plan = load_recipe(row.family, recipe, given(settings))
+    plan = load_recipe(row.family, recipe, given(settings), finetune=weights is not None)
     if print_recipe:
         print(to_toml(plan), end="")
         return
     from fieldguide.cli.devices import choose_device
     from fieldguide.cli.job import Job, source
+    from fieldguide.cli.pretrained import weights_source
     from fieldguide.cli.training import Training
 
-    job = Job(model=model, data=source(data), image_size=image_size, channels=channels, on_bad_file=on_bad_file)
+    job = Job(
+        model=model,
+        data=source(data),
+        weights=weights_source(weights) if weights else None,
+        image_size=image_size,
+        channels=channels,
+        on_bad_file=on_bad_file,
+    )
     Training.new(job, plan, out, name, device=choose_device(device), json=json).carry_out()

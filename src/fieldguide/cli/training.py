@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from fieldguide.cli.job import Job
+from fieldguide.cli.pretrained import Pretrained
 from fieldguide.cli.progress import progress
 from fieldguide.cli.terminal import say_facts, say_line
 from fieldguide.cli.trained import Trained
 from fieldguide.data import ImageData
 from fieldguide.errors import FieldguideError
-from fieldguide.models import create_model, save_model
+from fieldguide.models import save_model
 from fieldguide.objectives import Classification
 from fieldguide.report import build_report
 from fieldguide.report.story import duration
@@ -32,6 +33,7 @@ class Training:
 
     job: Job
     data: ImageData
+    model: nn.Module
     recipe: Recipe
     run: RunFolder
     device: str
@@ -40,19 +42,28 @@ class Training:
 
     @classmethod
     def new(cls, job: Job, recipe: Recipe, out: Path, name: str | None, *, device: str, json: bool) -> "Training":
+        torch.manual_seed(recipe.seed)
+        start = Pretrained.of(job) if job.weights else None
+        job = start.prepare(job) if start else job
         data = job.open_data()
         if data.skipped:
             print(f"warning: left out {len(data.skipped)} unreadable files, first {data.skipped[0]}", file=sys.stderr)
+        model = start.network(data) if start else job.network(data)
         run = RunFolder.create_at(out / name) if name else RunFolder.create(out, job.model, data.name)
-        job = replace(job, fingerprint=data.fingerprint)
+        job = replace(job, config=asdict(model.config), fingerprint=data.fingerprint)  # pyright: ignore
         job.remember(run)
-        return cls(job=job, data=data, recipe=recipe, run=run, device=device, json=json)
+        return cls(job=job, data=data, model=model, recipe=recipe, run=run, device=device, json=json)
 
     @classmethod
     def resumed(cls, folder: Path, *, device: str, json: bool) -> "Training":
         run = RunFolder.open(folder)
         job, recipe = Job.recall(run), load_recipe(file=run.recipe)
-        return cls(job=job, data=job.open_data(), recipe=recipe, run=run, device=device, json=json, resume=True)
+        torch.manual_seed(recipe.seed)
+        # A run that died before its first checkpoint begins again, with the weights that it began with.
+        start = Pretrained.of(job) if job.weights and not run.checkpoints.numbered() else None
+        data = job.open_data()
+        model = start.network(data) if start else job.network(data)
+        return cls(job=job, data=data, model=model, recipe=recipe, run=run, device=device, json=json, resume=True)
 
     def carry_out(self) -> None:
         """Train, test, save and report; Ctrl-C and SIGTERM save first and say how to go on."""
@@ -72,8 +83,7 @@ class Training:
         self.conclude(done)
 
     def fit(self) -> Run:
-        torch.manual_seed(self.recipe.seed)
-        model = create_model(self.job.model, **self.job.overrides(self.data)).to(self.device)
+        model = self.model.to(self.device)
         if not self.json:
             self.introduce(model)
         objective = Classification(self.recipe.label_smoothing)
@@ -88,8 +98,10 @@ class Training:
 
     def introduce(self, model: nn.Module) -> None:
         d, (height, width) = self.data, self.data.size
+        weights = {"weights": self.job.weights} if self.job.weights else {}
         say_facts(
             model=f"{self.job.model}, {sum(p.numel() for p in model.parameters()):,} parameters, on {self.device}",
+            **weights,
             data=f"{d.name}: {len(d.train):,} training, {len(d.val):,} validation and {len(d.test):,} test images, "
             f"{height}×{width}×{d.channels}, {len(d.classes)} classes",
             run=self.run.path,

@@ -10,6 +10,7 @@ from torch import (
     Tensor,
     _foreach_copy_,  # pyright: ignore[reportPrivateImportUsage]
     _foreach_sub_,  # pyright: ignore[reportPrivateImportUsage]
+    nn,
 )
 
 from fieldguide.errors import FieldguideError
@@ -118,7 +119,7 @@ class Trace(MetricsLog):
     @torch.no_grad()
     def before_update(self, part: str) -> None:
         if (self.loop.progress.step + 1) % self.every == 0:
-            parameters = self._trained(part)
+            parameters: list[Tensor] = [*self.loop.parameters[part]]
             if part not in self._copies:
                 self._copies[part] = [torch.empty_like(parameter) for parameter in parameters]
             _foreach_copy_(self._copies[part], parameters)
@@ -131,7 +132,7 @@ class Trace(MetricsLog):
             return
         before = [copy for part in self._parts for copy in self._copies[part]]
         size = global_norm(before)
-        _foreach_sub_(before, [parameter for part in self._parts for parameter in self._trained(part)])
+        _foreach_sub_(before, [parameter for part in self._parts for parameter in self.loop.parameters[part]])
         change, size = torch.stack([global_norm(before), size]).tolist()
         sample = {key: record[key] for key in ("step", "epoch", "loss", "lr", "grad_norm")}
         sample["update_ratio"] = change / size if size else 0.0
@@ -143,9 +144,6 @@ class Trace(MetricsLog):
     def on_epoch(self, record: Record) -> None: ...
 
     on_test = on_failure = on_epoch
-
-    def _trained(self, part: str) -> list[Tensor]:
-        return [parameter for parameter in self.loop.parameters[part] if parameter.requires_grad]
 
 
 class BestWeights(Callback):
@@ -168,6 +166,37 @@ class BestWeights(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.weights = state["weights"]
+
+
+class HeadFirst(Callback):
+    """Lets only the head learn in the first ``epochs``, then everything that was trainable.
+
+    A fresh head's first gradients are noise; passed on, they would spoil what the features have learned (Kumar et al.
+    2022, "Fine-Tuning can Distort Pretrained Features", §4).
+    """
+
+    def __init__(self, model: nn.Module, epochs: int):
+        self.epochs = epochs
+        heads = [name for name, _ in model.named_modules() if name.rpartition(".")[2] == "head"]
+        if not heads:
+            raise FieldguideError(f"head_epochs: {type(model).__name__} has no module named head; set head_epochs = 0")
+        in_heads = {id(parameter) for name in heads for parameter in model.get_submodule(name).parameters()}
+        self.body = [parameter for parameter in model.parameters() if id(parameter) not in in_heads]
+        self.body = [parameter for parameter in self.body if parameter.requires_grad]
+
+    def on_start(self, loop: "Loop") -> None:
+        super().on_start(loop)
+        self._set()
+
+    def on_epoch(self, record: Record) -> None:
+        self._set()
+
+    def on_end(self) -> None:
+        self._set(everything=True)
+
+    def _set(self, everything: bool = False) -> None:
+        for parameter in self.body:
+            parameter.requires_grad_(everything or self.loop.progress.epoch >= self.epochs)
 
 
 class Saving(Callback):

@@ -16,7 +16,16 @@ from fieldguide.data import ImageData
 from fieldguide.errors import FieldguideError
 from fieldguide.objectives.phase import Objective
 from fieldguide.trace import Record
-from fieldguide.train.callbacks import BestWeights, Callback, MetricsLog, SameData, Saving, Trace, TrainingWarning
+from fieldguide.train.callbacks import (
+    BestWeights,
+    Callback,
+    HeadFirst,
+    MetricsLog,
+    SameData,
+    Saving,
+    Trace,
+    TrainingWarning,
+)
 from fieldguide.train.evaluation import evaluate
 from fieldguide.train.failures import Diverged, Stopped, out_of_memory_explained
 from fieldguide.train.feeds import Feed, as_feed, placed
@@ -80,8 +89,9 @@ def fit(
             seed_everything(recipe.seed)
             logs = [MetricsLog(run.metrics), Trace(run.trace)] if run else []
             best = [BestWeights()] if recipe.stopping.patience else []
+            head = [HeadFirst(model, recipe.head_epochs)] if recipe.head_epochs else []
             saving = [Saving(run, recipe.checkpoint_every)] if run else []
-            listeners = [SameData(getattr(data, "fingerprint", None)), *logs, *best, *callbacks, *saving]
+            listeners = [SameData(getattr(data, "fingerprint", None)), *logs, *best, *head, *callbacks, *saving]
             loop = Loop(model, train, val, objective, recipe, listeners, stop)
             _load(loop, state) if state else _begin(logs)
             try:

@@ -34,6 +34,8 @@ class OptimizerRecipe:
     """SGD (with Nesterov) and RMSprop only."""
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    layer_decay: float = 1.0
+    """Each layer learns at this times the rate of the layer after it; below 1 for fine-tuning."""
 
     def __post_init__(self) -> None:
         _check_types(self, "optimizer.")
@@ -44,6 +46,7 @@ class OptimizerRecipe:
             all(0 <= b < 1 for b in self.betas), "optimizer.betas", self.betas, "two numbers of at least 0, below 1"
         )
         _require(self.eps > 0, "optimizer.eps", self.eps, "above 0")
+        _require(0 < self.layer_decay <= 1, "optimizer.layer_decay", self.layer_decay, "above 0 and at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +118,8 @@ class Recipe:
     label_smoothing: float = 0.0
     ema: float = 0.0
     """Decay per step of an averaged copy of the weights that is evaluated and saved; 0 is off."""
+    head_epochs: int = 0
+    """Epochs at the start in which only the head learns, so that a fresh one does not spoil trained features."""
     seed: int = 0
     threads: int | Literal["auto"] = "auto"
     """CPU threads; ``"auto"`` times a few steps with one and with all and keeps the faster."""
@@ -133,6 +138,7 @@ class Recipe:
         _require(self.clip >= 0, "clip", self.clip, "a gradient norm above 0, or 0 for no clipping")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0 and below 1")
         _require(0 <= self.ema < 1, "ema", self.ema, "a decay of at least 0 and below 1")
+        _require(self.head_epochs >= 0, "head_epochs", self.head_epochs, "a number of epochs, at least 0")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "a whole number of at least 0 and below 2^63")
         _require(self.threads == "auto" or self.threads >= 1, "threads", self.threads, 'at least 1, or "auto"')
         _require(self.checkpoint_every >= 0, "checkpoint_every", self.checkpoint_every, "a number of steps, or 0")
@@ -150,11 +156,16 @@ RECIPES = Path(__file__).with_name("recipes")
 
 
 def load_recipe(
-    family: str | None = None, file: Path | str | None = None, overrides: Mapping[str, Any] | None = None
+    family: str | None = None,
+    file: Path | str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    finetune: bool = False,
 ) -> Recipe:
     """The family's defaults, then the values of ``file`` (TOML), then ``overrides`` with dotted keys.
 
-    A family without tuned defaults has the general ones. Text in ``overrides`` is read like a value in the file, so
+    ``finetune`` lays ``recipes/finetune.toml``, what trained weights need, over the family's. A family without tuned
+    defaults has the general ones. Text in ``overrides`` is read like a value in the file, so
     ``{"optimizer.lr": "3e-4"}`` is a number.
 
     Raises:
@@ -163,7 +174,8 @@ def load_recipe(
     """
     tree: dict[str, Any] = {}
     defaults = RECIPES / f"{family}.toml"
-    for path in [defaults if family and defaults.exists() else None, Path(file) if file else None]:
+    layers = [defaults] * bool(family and defaults.exists()) + [RECIPES / "finetune.toml"] * finetune
+    for path in [*layers, Path(file) if file else None]:
         if path:
             layer = _parse(path)
             _named(path.name, Recipe, layer)  # each file is checked alone, so that the message names the right one
