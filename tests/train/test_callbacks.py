@@ -202,6 +202,13 @@ def test_the_head_learns_first_and_then_everything():
     assert model.body.weight.requires_grad
 
 
+def test_a_head_without_parameters_has_nothing_to_learn_first():
+    model = nn.Sequential(OrderedDict(body=nn.Linear(5, 3), head=nn.Identity()))
+    before = model.body.weight.detach().clone()
+    _fit(model=model, epochs=1, head_epochs=1)
+    assert not torch.equal(model.body.weight, before)
+
+
 def test_a_model_without_a_head_cannot_learn_it_first():
     with pytest.raises(FieldguideError, match="Sequential has no module named head; set head_epochs = 0"):
         _fit(head_epochs=1)

@@ -176,11 +176,11 @@ class HeadFirst(Callback):
     """
 
     def __init__(self, model: nn.Module, epochs: int):
-        self.epochs = epochs
         heads = [name for name, _ in model.named_modules() if name.rpartition(".")[2] == "head"]
         if not heads:
             raise FieldguideError(f"head_epochs: {type(model).__name__} has no module named head; set head_epochs = 0")
         in_heads = {id(parameter) for name in heads for parameter in model.get_submodule(name).parameters()}
+        self.epochs = epochs if in_heads else 0  # fixed codes have nothing to learn
         self.body = [parameter for parameter in model.parameters() if id(parameter) not in in_heads]
         self.body = [parameter for parameter in self.body if parameter.requires_grad]
 
