@@ -2,9 +2,9 @@
 
     python -m benchmarks.zoo [--models resnet18 …] [--batch 4] [--side 224] [--rounds 9] [--out FILE.json]
 
-Each row is one network in one setting: inference or a whole training step (forward, backward, fused SGD), in fp32 or
-under bf16 autocast, with contiguous or channels-last memory. ``ratio`` is our median over torchvision's, below 1 is
-faster; ``noise`` is the same ratio between torchvision and a second copy of it, which is 1 on a perfect machine.
+Each row is one network in one setting: inference or a whole training step (forward, backward, fused SGD), with weights
+and images in fp32 or bf16, with contiguous or channels-last memory. ``ratio`` is our median over torchvision's, below 1
+is faster; ``noise`` is the same ratio between torchvision and a second copy of it, which is 1 on a perfect machine.
 """
 
 import argparse
@@ -43,6 +43,7 @@ MODELS = {
 }
 """One or more of each family that torchvision has; what its own constructor needs to build the same network."""
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,11 @@ def measure(name: str, batch: int, side: int, rounds: int) -> Iterator[Row]:
         for model in trio.values():
             model.to(memory_format=memory_format)
         require_same(trio["ours"], trio["theirs"], images)
-        for precision in ("fp32", "bf16"):
+        for precision, dtype in TYPES.items():
+            for model in trio.values():
+                model.to(dtype)
             for work, prepare in (("inference", inference), ("training", training)):
-                times = in_turns({who: prepare(model, images, precision) for who, model in trio.items()}, rounds)
+                times = in_turns({who: prepare(model, images.to(dtype)) for who, model in trio.items()}, rounds)
                 seconds = {who: median(times[who].samples) for who in times}
                 yield Row(
                     name,
@@ -101,24 +104,22 @@ def require_same(ours: nn.Module, theirs: nn.Module, images: Tensor) -> None:
     assert error < 1e-5, f"not the same network: {error:.1e}"
 
 
-def inference(model: nn.Module, images: Tensor, precision: str) -> Callable[[], object]:
+def inference(model: nn.Module, images: Tensor) -> Callable[[], object]:
     def run() -> None:
         model.eval()
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with torch.inference_mode():
             model(images)
 
     return run
 
 
-def training(model: nn.Module, images: Tensor, precision: str) -> Callable[[], object]:
+def training(model: nn.Module, images: Tensor) -> Callable[[], object]:
     labels = torch.arange(len(images))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, fused=True)
 
     def run() -> None:
         model.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            loss = cross_entropy(model(images), labels)
-        loss.backward()
+        cross_entropy(model(images), labels).backward()
         optimizer.step()
         optimizer.zero_grad()
 

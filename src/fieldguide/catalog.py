@@ -24,13 +24,14 @@ class Architecture(NamedTuple):
     year: int
     key_idea: str
     best_for: str
-    image: tuple[int, int]
-    """Smallest and native image side of the published sizes; data of other sizes is resized into this range."""
-    mini_image: tuple[int, int]
-    """The same for ``<family>_mini``."""
     weights: str
     """Where public checkpoints come from: libraries, data and files."""
     sizes: dict[str, int]
+    image: tuple[int, int] | None = None
+    """Smallest and native image side of the published sizes; data of other sizes is resized into this range. None for
+    networks that do not take images."""
+    mini_image: tuple[int, int] | None = None
+    """The same for ``<family>_mini``."""
 
 
 ARCHITECTURES: tuple[Architecture, ...] = (
@@ -46,7 +47,45 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         image=(32, 32),
         mini_image=(32, 32),
         weights="none in common use; `fieldguide train lenet5` reaches the published accuracy in minutes",
-        sizes={"lenet5": 61_706, "lenet_mini": 17_662},
+        sizes={"lenet5": 61_706, "lenet5_1998": 60_000, "lenet_mini": 17_662},
+    ),
+    Architecture(
+        family="alexnet",
+        module="vision.alexnet",
+        model="AlexNet",
+        task="classify",
+        paper="Krizhevsky 2014, One weird trick for parallelizing convolutional neural networks",
+        year=2014,
+        key_idea="a deep CNN with ReLU, overlapping pooling and dropout, trained on a million photographs",
+        best_for="history; fast features where accuracy matters less",
+        image=(63, 224),
+        mini_image=(16, 32),
+        weights="torchvision (ImageNet-1k)",
+        sizes={"alexnet": 61_100_840, "alexnet_mini": 92_762},
+    ),
+    Architecture(
+        family="vgg",
+        module="vision.vgg",
+        model="VGG",
+        task="classify",
+        paper="Simonyan & Zisserman 2015, Very Deep Convolutional Networks for Large-Scale Image Recognition",
+        year=2015,
+        key_idea="only 3×3 convolutions, stacked deep",
+        best_for="features for style transfer and perceptual losses; a plain baseline",
+        image=(32, 224),
+        mini_image=(8, 32),
+        weights="torchvision and timm (ImageNet-1k); torchvision's VGG16 features of the paper's authors' weights",
+        sizes={
+            "vgg11": 132_863_336,
+            "vgg13": 133_047_848,
+            "vgg16": 138_357_544,
+            "vgg19": 143_667_240,
+            "vgg11_bn": 132_868_840,
+            "vgg13_bn": 133_053_736,
+            "vgg16_bn": 138_365_992,
+            "vgg19_bn": 143_678_248,
+            "vgg_mini": 79_154,
+        },
     ),
     Architecture(
         family="resnet",
@@ -68,7 +107,104 @@ ARCHITECTURES: tuple[Architecture, ...] = (
             "resnet152": 60_192_808,
             "resnext50_32x4d": 25_028_904,
             "wide_resnet50_2": 68_883_240,
+            "resnet20_cifar": 269_722,
+            "resnet32_cifar": 464_154,
+            "resnet44_cifar": 658_586,
+            "resnet56_cifar": 853_018,
             "resnet_mini": 77_754,
+        },
+    ),
+    Architecture(
+        family="inception",
+        module="vision.inception",
+        model="Inception",
+        task="classify",
+        paper="Szegedy et al. 2015, Going Deeper with Convolutions; v3: Szegedy et al. 2016, Rethinking the Inception "
+        "Architecture for Computer Vision",
+        year=2015,
+        key_idea="filters of several sizes side by side, with 1×1 convolutions that keep them cheap",
+        best_for="good accuracy from few multiplications; objects of very different sizes",
+        image=(75, 299),
+        mini_image=(8, 32),
+        weights="torchvision (both) and timm (inception_v3), ImageNet-1k; GoogLeNet's auxiliary heads are untrained",
+        sizes={"googlenet": 13_004_888, "inception_v3": 27_161_264, "inception_mini": 88_626},
+    ),
+    Architecture(
+        family="mobilenet",
+        module="vision.mobilenet",
+        model="MobileNet",
+        task="classify",
+        paper="Howard et al. 2017, MobileNets; Sandler et al. 2018, MobileNetV2; Howard et al. 2019, MobileNetV3",
+        year=2017,
+        key_idea="a convolution split into one over space and one over channels, between narrow ends",
+        best_for="phones and other small devices; low latency on a CPU",
+        image=(32, 224),
+        mini_image=(8, 32),
+        weights="torchvision (v2, v3), timm (tf_… models: layout timm_tf) and transformers (v1, v2), ImageNet-1k",
+        sizes={
+            "mobilenet_v1": 4_231_976,
+            "mobilenet_v2": 3_504_872,
+            "mobilenet_v3_large": 5_483_032,
+            "mobilenet_v3_small": 2_542_856,
+            "mobilenet_mini": 82_394,
+        },
+    ),
+    Architecture(
+        family="efficientnet",
+        module="vision.efficientnet",
+        model="EfficientNet",
+        task="classify",
+        paper="Tan & Le 2019, EfficientNet: Rethinking Model Scaling for CNNs; Tan & Le 2021, EfficientNetV2",
+        year=2019,
+        key_idea="depth, width and image side scaled together from one small network that a search found",
+        best_for="the most accuracy for few parameters and operations, when latency on a GPU matters less",
+        image=(32, 224),
+        mini_image=(8, 32),
+        weights="torchvision and timm (tf_… models: layout timm_tf), ImageNet-1k and ImageNet-21k",
+        sizes={
+            "efficientnet_b0": 5_288_548,
+            "efficientnet_b1": 7_794_184,
+            "efficientnet_b2": 9_109_994,
+            "efficientnet_b3": 12_233_232,
+            "efficientnet_b4": 19_341_616,
+            "efficientnet_b5": 30_389_784,
+            "efficientnet_b6": 43_040_704,
+            "efficientnet_b7": 66_347_960,
+            "efficientnet_v2_s": 21_458_488,
+            "efficientnet_v2_m": 54_139_356,
+            "efficientnet_v2_l": 118_515_272,
+            "efficientnet_mini": 60_316,
+        },
+    ),
+    Architecture(
+        family="regnet",
+        module="vision.regnet",
+        model="RegNet",
+        task="classify",
+        paper="Radosavovic, Kosaraju, Girshick, He & Dollár 2020, Designing Network Design Spaces",
+        year=2020,
+        key_idea="widths on one straight line, the rule that the best of many sampled networks share",
+        best_for="a size for every budget, fast on GPUs; Y is the more accurate",
+        image=(32, 224),
+        mini_image=(8, 32),
+        weights="torchvision, timm and transformers (ImageNet-1k); of the last two, those of the authors' widths need "
+        'rounding="paper"',
+        sizes={
+            "regnet_x_400mf": 5_495_976,
+            "regnet_x_800mf": 7_259_656,
+            "regnet_x_1_6gf": 9_190_136,
+            "regnet_x_3_2gf": 15_296_552,
+            "regnet_x_8gf": 39_572_648,
+            "regnet_x_16gf": 54_278_536,
+            "regnet_x_32gf": 107_811_560,
+            "regnet_y_400mf": 4_344_144,
+            "regnet_y_800mf": 6_432_512,
+            "regnet_y_1_6gf": 11_202_430,
+            "regnet_y_3_2gf": 19_436_338,
+            "regnet_y_8gf": 39_381_472,
+            "regnet_y_16gf": 83_590_140,
+            "regnet_y_32gf": 145_046_770,
+            "regnet_mini": 83_014,
         },
     ),
     Architecture(

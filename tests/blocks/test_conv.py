@@ -115,6 +115,16 @@ def test_a_change_of_shape_has_registered_projection_parameters():
         assert any(name.startswith("shortcut.conv") for name, _ in block.named_parameters())
 
 
+def test_subsampling_keeps_every_second_pixel_between_zeros(x):
+    y = conv.subsample(8, 13, 2)(x)
+    assert y.shape == (3, 13, 5, 5)
+    assert torch.equal(y[:, 2:10], x[:, :, ::2, ::2])
+    assert not y[:, :2].any()
+    assert not y[:, 10:].any()
+    assert torch.equal(conv.subsample(8, 8)(x), x)
+    assert not list(BasicBlock(8, 16, 2, shortcut=conv.subsample).shortcut.parameters())
+
+
 def test_the_stride_of_a_bottleneck_is_on_the_three_by_three():
     block = Bottleneck(8, 16, 2, inner_channels=4)
     assert [layer.conv.stride for layer in (block.reduce, block.conv, block.restore)] == [(1, 1), (2, 2), (1, 1)]

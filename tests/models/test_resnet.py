@@ -1,6 +1,4 @@
-"""ResNets against torchvision's, with random weights under calibrated batch statistics."""
-
-import re
+"""What is particular to ResNet: its gradients, its shortcuts, and the sizes for small images."""
 
 import pytest
 import torch
@@ -9,74 +7,21 @@ from torch import nn
 
 from fieldguide.errors import FieldguideError
 from fieldguide.models import create_model
-
-PARTS = {"conv": "conv", "norm": "bn"}
-BASIC = {"conv1": "1", "conv2": "2"}
-BOTTLENECK = {"reduce": "1", "conv": "2", "restore": "3"}
-
-
-def torchvision_name(name: str) -> str:
-    """``stages.0.1.restore.norm.bias`` → ``layer1.1.bn3.bias``."""
-    name = re.sub(r"^stem\.0\.(conv|norm)\.", lambda m: f"{PARTS[m[1]]}1.", name)
-    name = re.sub(r"^head\.", "fc.", name)
-    name = re.sub(r"^stages\.(\d)", lambda m: f"layer{int(m[1]) + 1}", name)
-    name = re.sub(r"shortcut\.(conv|norm)\.", lambda m: f"downsample.{int(m[1] == 'norm')}.", name)
-    numbers = BASIC | BOTTLENECK
-    return re.sub(r"(\w+)\.(conv|norm)\.(\w+)$", lambda m: f"{PARTS[m[2]]}{numbers[m[1]]}.{m[3]}", name)
-
-
-def calibrated_pair(name: str):
-    """Both networks in float64 with the same weights, and batch statistics that fit the weights."""
-    torch.manual_seed(0)
-    theirs = torchvision.models.get_model(name, weights=None).double()
-    for module in theirs.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-    with torch.no_grad():
-        for _ in range(3):
-            theirs(torch.randn(4, 3, 64, 64, dtype=torch.float64))
-    ours = create_model(name).double()
-    state = theirs.state_dict()
-    assert {torchvision_name(key) for key in ours.state_dict()} == set(state)
-    ours.load_state_dict({key: state[torchvision_name(key)] for key in ours.state_dict()})
-    return ours.eval(), theirs.eval()
-
-
-def check_parity(name: str) -> None:
-    ours, theirs = calibrated_pair(name)
-    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    with torch.no_grad():
-        expected = theirs(x)
-        error = (ours(x) - expected).abs().max() / expected.abs().max()
-        sensitivity = (theirs(x.flip(0)) - expected).abs().max() / expected.abs().max()
-        assert error < 1e-10
-        assert sensitivity > 1e3 * 1e-10
-        assert sensitivity > 0.01, "calibrated, the output follows the input"
-        expected = theirs.float()(x.float())
-        assert (ours.float()(x.float()) - expected).abs().max() / expected.abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d"])
-def test_equals_torchvision(name):
-    check_parity(name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2"])
-def test_equals_torchvision_in_every_size(name):
-    check_parity(name)
+from fieldguide.weights import export_weights, load_weights
 
 
 def test_gradients_equal_torchvisions():
-    ours, theirs = calibrated_pair("resnet18")
+    ours, theirs = create_model("resnet18").double(), torchvision.models.resnet18().double()
+    load_weights(ours, theirs.state_dict())
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     ours.train()(x).square().sum().backward()
     theirs.train()(x).square().sum().backward()
-    for name, parameter in ours.named_parameters():
-        expected = theirs.get_parameter(torchvision_name(name)).grad
-        torch.testing.assert_close(parameter.grad, expected, rtol=1e-8, atol=1e-8 * expected.abs().max().item())
+    for parameter in ours.parameters():
+        parameter.data = parameter.grad
+    gradients = export_weights(ours, "torchvision")
+    for name, parameter in theirs.named_parameters():
+        expected = parameter.grad
+        torch.testing.assert_close(gradients[name], expected, rtol=1e-8, atol=1e-8 * expected.abs().max().item())
 
 
 def test_features_are_the_stages():
@@ -106,3 +51,25 @@ def test_zero_gammas_at_the_end_of_each_block_leave_only_the_shortcuts():
     x = torch.randn(2, 1, 16, 16)
     stem = model.stem(x)
     torch.testing.assert_close(model.features(x)[0], stem)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("resnet20_cifar", 20), ("resnet32_cifar", 32), ("resnet44_cifar", 44)])
+def test_sizes_for_small_images_have_the_layers_of_their_name_and_no_projection(name, layers):
+    """§4.2: 6n + 2 layers with weights, the last of them linear; halving the map doubles the channels."""
+    model = create_model(name)
+    weighted = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    assert len(weighted) == layers
+    assert not list(model.stages[1][0].shortcut.parameters())
+    maps = model.features(torch.randn(1, 3, 32, 32))
+    assert [tuple(m.shape[1:]) for m in maps] == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
+
+
+def test_a_bottleneck_can_subsample_too():
+    model = create_model("resnet50", shortcut="subsample", num_classes=3).eval()
+    assert "shortcut" not in " ".join(model.state_dict())
+    assert model(torch.randn(1, 3, 64, 64)).shape == (1, 3)
+
+
+def test_widths_that_fall_need_a_projection():
+    with pytest.raises(FieldguideError, match="64 channels cannot become 32 by adding zeros"):
+        create_model("resnet20_cifar", widths=(64, 32, 16))

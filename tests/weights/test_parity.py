@@ -6,6 +6,7 @@ would be vacuous. The assertions are here; a family adds rows.
 """
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pytest
@@ -31,6 +32,8 @@ class Case(NamedTuple):
     overrides: Mapping[str, Any] = {}
     """Of our config, where the oracle is built smaller than published."""
     slow: bool = False
+    ask: bool = False
+    """For the layout by name, where it shares its names with an earlier one of its family."""
 
 
 def torchvision(name: str, **arguments: Any) -> Oracle:
@@ -41,6 +44,24 @@ def timm(name: str, **arguments: Any) -> Oracle:
     return lambda: pytest.importorskip("timm").create_model(name, pretrained=False, **arguments)
 
 
+def narrow(name: str, units: int) -> Oracle:
+    """torchvision's AlexNet or VGG with small hidden layers: the published ones hold most of the weights."""
+
+    def build() -> nn.Module:
+        with torch.device("meta"):
+            oracle = get_model(name, weights=None)
+            numbers = [i for i, layer in enumerate(oracle.classifier) if isinstance(layer, nn.Linear)]
+            sizes = pairwise((oracle.classifier[numbers[0]].in_features, units, units, 1000))
+            for i, (inputs, outputs) in zip(numbers, sizes, strict=True):
+                oracle.classifier[i] = nn.Linear(inputs, outputs)
+        oracle.to_empty(device="cpu")
+        for weight in oracle.parameters():
+            nn.init.kaiming_normal_(weight) if weight.ndim > 1 else nn.init.normal_(weight, std=0.1)
+        return oracle
+
+    return build
+
+
 def transformers(model: str, config: str, **arguments: Any) -> Oracle:
     def build() -> nn.Module:
         library = pytest.importorskip("transformers")
@@ -49,13 +70,136 @@ def transformers(model: str, config: str, **arguments: Any) -> Oracle:
     return build
 
 
+VGGS = [f"vgg{layers}{norm}" for norm in ("", "_bn") for layers in (11, 13, 16, 19)]
+
 CASES = [
+    # AlexNet and VGG: 64 pixels are averaged into the grid of 7×7, as both libraries do
+    Case("alexnet", "torchvision", narrow("alexnet", 64), overrides={"units": (64, 64)}),
+    Case("alexnet", "torchvision", torchvision("alexnet"), side=224, slow=True),
+    *(
+        Case(name, layout, oracle, overrides={"units": units}, slow="11" not in name)
+        for name in VGGS
+        for layout, oracle, units in (
+            ("torchvision", narrow(name, 64), (64, 64)),
+            ("timm", timm(name, mlp_ratio=1 / 64), (64, 4096)),
+        )
+    ),
+    Case("vgg16", "torchvision", torchvision("vgg16"), slow=True),
+    Case("vgg16_bn", "timm", timm("vgg16_bn"), slow=True),
     # ResNet, ResNeXt, wide ResNet
     Case("resnet18", "torchvision", torchvision("resnet18")),
     Case("resnext50_32x4d", "torchvision", torchvision("resnext50_32x4d")),
     *(
         Case(name, "torchvision", torchvision(name), slow=True)
         for name in ("resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2")
+    ),
+    *(
+        Case(name, "timm", timm(name, layers=(1, 2, 1, 1)), overrides={"depths": (1, 2, 1, 1)}, ask=True)
+        for name in ("resnet18", "resnet50")
+    ),
+    *(
+        Case(
+            name,
+            "transformers",
+            transformers(
+                "ResNetForImageClassification",
+                "ResNetConfig",
+                layer_type=kind,
+                embedding_size=16,
+                hidden_sizes=[32, 64, 128, 256],
+                depths=[1, 2, 1, 1],
+                num_labels=7,
+            ),
+            overrides={"depths": (1, 2, 1, 1), "widths": (32, 64, 128, 256), "stem_width": 16, "num_classes": 7},
+        )
+        for name, kind in (("resnet18", "basic"), ("resnet50", "bottleneck"))
+    ),
+    # GoogLeNet, Inception v3; its auxiliary head needs the paper's images when their library trains
+    Case("googlenet", "torchvision", torchvision("googlenet", init_weights=False)),
+    Case(
+        "inception_v3",
+        "torchvision",
+        torchvision("inception_v3", init_weights=False, aux_logits=False),
+        side=96,
+        overrides={"auxiliary": False},
+    ),
+    Case("inception_v3", "torchvision", torchvision("inception_v3", init_weights=False), side=299, slow=True),
+    Case("inception_v3", "torchvision", timm("inception_v3"), side=96, overrides={"auxiliary": False}, slow=True),
+    # MobileNet v1, v2, v3
+    Case("mobilenet_v1", "timm", timm("mobilenetv1_100")),
+    Case("mobilenet_v2", "torchvision", torchvision("mobilenet_v2")),
+    Case("mobilenet_v2", "timm", timm("mobilenetv2_100")),
+    Case("mobilenet_v3_small", "torchvision", torchvision("mobilenet_v3_small")),
+    Case("mobilenet_v3_small", "timm", timm("mobilenetv3_small_100")),
+    Case("mobilenet_v3_small", "timm_tf", timm("tf_mobilenetv3_small_100"), side=65, ask=True),
+    Case(
+        "mobilenet_v1",
+        "transformers",
+        transformers("MobileNetV1ForImageClassification", "MobileNetV1Config", depth_multiplier=0.5, num_labels=7),
+        overrides={"width": 0.5, "num_classes": 7},
+    ),
+    Case(
+        "mobilenet_v2",
+        "transformers",
+        transformers("MobileNetV2ForImageClassification", "MobileNetV2Config", depth_multiplier=0.75, num_labels=7),
+        side=65,
+        overrides={"width": 0.75, "num_classes": 7},
+    ),
+    Case("mobilenet_v3_large", "torchvision", torchvision("mobilenet_v3_large"), slow=True),
+    Case("mobilenet_v3_large", "timm", timm("mobilenetv3_large_100"), slow=True),
+    Case("mobilenet_v3_large", "timm_tf", timm("tf_mobilenetv3_large_100"), slow=True, ask=True),
+    # EfficientNet, EfficientNetV2
+    Case("efficientnet_b0", "torchvision", torchvision("efficientnet_b0")),
+    Case("efficientnet_b0", "timm", timm("efficientnet_b0")),
+    Case("efficientnet_b0", "timm_tf", timm("tf_efficientnet_b0"), ask=True),
+    Case("efficientnet_v2_s", "torchvision", torchvision("efficientnet_v2_s"), slow=True),
+    *(
+        Case(f"efficientnet_{size}", "torchvision", torchvision(f"efficientnet_{size}"), slow=True)
+        for size in ("b1", "b2", "b3", "b4", "b5", "b6", "b7", "v2_m", "v2_l")
+    ),
+    *(Case(f"efficientnet_v2_{size}", "timm", timm(f"efficientnetv2_{size}"), slow=True) for size in "sml"),
+    *(Case(f"efficientnet_b{i}", "timm", timm(f"efficientnet_b{i}"), slow=True) for i in range(1, 8)),
+    Case("efficientnet_v2_s", "timm_tf", timm("tf_efficientnetv2_s"), slow=True, ask=True),
+    # RegNet X and Y; transformers has the authors' widths, timm both
+    Case("regnet_x_400mf", "torchvision", torchvision("regnet_x_400mf")),
+    Case("regnet_y_400mf", "torchvision", torchvision("regnet_y_400mf")),
+    Case("regnet_y_400mf", "timm", timm("regnety_004")),
+    *(
+        Case(
+            f"regnet_{kind}_400mf",
+            "transformers",
+            transformers(
+                "RegNetForImageClassification",
+                "RegNetConfig",
+                layer_type=kind,
+                groups_width=groups,
+                hidden_sizes=widths,
+                depths=depths,
+                num_labels=1000,
+            ),
+            overrides={"rounding": "paper"},
+        )
+        for kind, groups, widths, depths in (
+            ("x", 16, [32, 64, 160, 384], [1, 2, 7, 12]),
+            ("y", 8, [48, 104, 208, 440], [1, 3, 6, 6]),
+        )
+    ),
+    *(
+        Case(f"regnet_{size}", "torchvision", torchvision(f"regnet_{size}"), slow=True)
+        for size in ("x_800mf", "x_1_6gf", "x_3_2gf", "x_8gf", "y_800mf", "y_1_6gf", "y_3_2gf", "y_8gf")
+    ),
+    *(
+        Case(f"regnet_{size}", "timm", timm(f"regnet{theirs}"), slow=True)
+        for size, theirs in (
+            ("x_400mf", "x_004_tv"),
+            ("x_8gf", "x_080"),
+            ("y_800mf", "y_008_tv"),
+            ("y_8gf", "y_080_tv"),
+        )
+    ),
+    *(
+        Case(f"regnet_{size}", "timm", timm(f"regnet{theirs}"), overrides={"rounding": "paper"}, slow=True)
+        for size, theirs in (("x_400mf", "x_004"), ("y_800mf", "y_008"), ("y_8gf", "y_080"))
     ),
 ]
 
@@ -72,7 +216,7 @@ def test_equals_the_network_that_wrote_the_checkpoint(case, tmp_path):
     oracle = calibrated(case.oracle().double(), images)
     theirs = checkpoint(oracle, tmp_path)
     ours = create_model(case.name, **case.overrides).double()
-    assert load_weights(ours, theirs).layout == case.layout
+    assert load_weights(ours, theirs, layout=case.layout if case.ask else None).layout == case.layout
     assert_same_output(ours, oracle, images, 1e-10)
     exported = export_weights(ours, case.layout)
     assert_identical(exported, theirs)

@@ -41,6 +41,11 @@ def test_the_public_inception_networks_want_minus_one_to_one():
         assert (found.mean, found.std, found.size) == (TO_PLUS_MINUS_ONE, TO_PLUS_MINUS_ONE, size)
 
 
+def test_the_cifar_networks_see_small_images():
+    found = preprocessing_of(None, "resnet20_cifar", "cifar")
+    assert found == Preprocessing(size=32, resize=32)
+
+
 def test_what_timm_writes(tmp_path, published):
     timm = pytest.importorskip("timm")
     model = timm.create_model("resnet18")

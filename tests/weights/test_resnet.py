@@ -1,181 +1,119 @@
-"""ResNet's public layouts: files that torchvision, timm and transformers write, read and written back bit by bit,
-and networks that agree in double precision on calibrated statistics."""
+"""What is particular to ResNet's public files: shards, a backbone without a head, and the CIFAR layout."""
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import nn
-from torchvision import models
-from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.models.resnet import ResNet as TorchvisionResNet
+from torch.nn.functional import batch_norm, conv2d, linear
 
-from fieldguide.catalog import ARCHITECTURES
+from fieldguide.errors import FieldguideError
 from fieldguide.models import create_model
-from fieldguide.models.vision.resnet import ResNet, ResNetConfig
 from fieldguide.weights import export_weights, load_weights
 
-WIDTHS = (64, 128, 256, 512)
-KINDS = {
-    "basic": (BasicBlock, {}, {"reduction": 1, "widths": WIDTHS}),
-    "bottleneck": (Bottleneck, {}, {"reduction": 4}),
-    "resnext": (Bottleneck, {"groups": 32, "width_per_group": 4}, {"reduction": 2, "groups": 32}),
-    "wide": (Bottleneck, {"width_per_group": 128}, {"reduction": 2}),
-}
+SMALL = {"depths": (1, 1, 1, 1), "widths": (32, 64, 128, 256), "stem_width": 16}
 
 
-def assert_same(one, other):
-    assert one.keys() == other.keys()
-    for name in one:
-        assert one[name].dtype == other[name].dtype, name
-        assert torch.equal(one[name], other[name]), name
+def small_transformers(model: str, **more):
+    library = pytest.importorskip("transformers")
+    config = library.ResNetConfig(embedding_size=16, hidden_sizes=[32, 64, 128, 256], depths=[1] * 4, **more)
+    return getattr(library, model)(config)
 
 
-@torch.no_grad()
-def calibrate(model: nn.Module, images: torch.Tensor) -> nn.Module:
-    """Batch-norm statistics of real activations and random scales: with initial ones parity would be vacuous."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-            module.reset_running_stats()
-            module.weight.uniform_(0.5, 1.5)
-            module.bias.normal_(0, 0.2)
-    model.train()
-    for _ in range(3):
-        model(images + 0.1 * torch.randn_like(images))
-    return model.eval()
-
-
-def logits(output):
-    return output if isinstance(output, torch.Tensor) else output.logits
-
-
-@torch.no_grad()
-def assert_parity(ours: nn.Module, oracle: nn.Module, images: torch.Tensor, tolerance: float) -> None:
-    """Relative agreement, on an output that really depends on its input."""
-    expected = logits(oracle(images))
-    assert (expected - logits(oracle(images.flip(0)))).norm() / expected.norm() > 1e3 * tolerance
-    assert (ours.eval()(images) - expected).norm() / expected.norm() < tolerance
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_torchvision(kind):
-    block, theirs, ours = KINDS[kind]
-    images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
-    oracle = TorchvisionResNet(block, [1, 2, 1, 1], num_classes=7, **theirs).double()
-    calibrate(oracle, images)
-    model = ResNet(ResNetConfig(depths=(1, 2, 1, 1), num_classes=7, **ours)).double()
-    assert load_weights(model, oracle.state_dict()).layout == "torchvision"
-    assert_parity(model, oracle, images, 1e-10)
-    assert_parity(model.float(), oracle.float(), images.float(), 1e-5)
-    exported = export_weights(model, "torchvision")
-    assert_same(exported, oracle.state_dict())
-    again = TorchvisionResNet(block, [1, 2, 1, 1], num_classes=7, **theirs)
-    again.load_state_dict(exported)
-    assert torch.equal(again.eval()(images.float()), oracle(images.float()))
-
-
-PUBLISHED = [name for row in ARCHITECTURES if row.family == "resnet" for name in row.sizes if hasattr(models, name)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_torchvision_at_every_published_size(name):
-    images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
-    oracle = calibrate(getattr(models, name)().double(), images)
-    model = create_model(name).double()
-    load_weights(model, oracle.state_dict())
-    assert_parity(model, oracle, images, 1e-10)
-    assert_same(export_weights(model), oracle.state_dict())
-
-
-@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
-def test_timm(kind):
-    timm_resnet = pytest.importorskip("timm.models.resnet")
-    block = {"basic": timm_resnet.BasicBlock, "bottleneck": timm_resnet.Bottleneck}[kind]
-    images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
-    oracle = calibrate(timm_resnet.ResNet(block, [1, 2, 1, 1], num_classes=7).double(), images)
-    model = ResNet(ResNetConfig(depths=(1, 2, 1, 1), num_classes=7, **KINDS[kind][2])).double()
-    load_weights(model, oracle.state_dict())
-    assert_parity(model, oracle, images, 1e-10)
-    assert_same(export_weights(model, "timm"), oracle.state_dict())
-
-
-@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
-def test_transformers_on_disk(kind, tmp_path):
-    transformers = pytest.importorskip("transformers")
-    widths = [32, 64, 128, 256]
-    config = transformers.ResNetConfig(
-        embedding_size=16, hidden_sizes=widths, depths=[1, 2, 1, 1], layer_type=kind, num_labels=7
-    )
-    images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
-    oracle = calibrate(transformers.ResNetForImageClassification(config).double(), images)
+def test_shards_are_the_whole_file(tmp_path):
+    oracle = small_transformers("ResNetForImageClassification", num_labels=7)
     oracle.save_pretrained(tmp_path / "whole")
-    oracle.save_pretrained(tmp_path / "shards", max_shard_size="500KB")
-    model = ResNet(
-        ResNetConfig(
-            depths=(1, 2, 1, 1),
-            widths=tuple(widths),
-            stem_width=16,
-            reduction=1 if kind == "basic" else 4,
-            num_classes=7,
-        )
-    ).double()
-    assert load_weights(model, tmp_path / "whole").layout == "transformers"
-    assert_parity(model, oracle, images, 1e-10)
-    assert_same(export_weights(model, "transformers"), load_file(tmp_path / "whole" / "model.safetensors"))
-    before = model.state_dict()
-    load_weights(model, tmp_path / "shards")
-    assert_same(model.state_dict(), before)
+    oracle.save_pretrained(tmp_path / "shards", max_shard_size="200KB")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
+    whole, shards = (create_model("resnet50", num_classes=7, **SMALL) for _ in range(2))
+    load_weights(whole, tmp_path / "whole")
+    assert load_weights(shards, tmp_path / "shards").layout == "transformers"
+    for (name, one), other in zip(whole.state_dict().items(), shards.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
 
 
 def test_transformers_without_a_head(tmp_path):
-    transformers = pytest.importorskip("transformers")
-    config = transformers.ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16, 32, 64], depths=[1] * 4, layer_type="basic"
-    )
-    transformers.ResNetModel(config).save_pretrained(tmp_path)
-    sizes = {"depths": (1,) * 4, "widths": (8, 16, 32, 64), "stem_width": 8, "reduction": 1}
-    report = load_weights(ResNet(ResNetConfig(num_classes=5, **sizes)), tmp_path, strict=False)
+    small_transformers("ResNetModel").save_pretrained(tmp_path)
+    report = load_weights(create_model("resnet50", num_classes=5, **SMALL), tmp_path, strict=False)
     assert report.layout == "transformers"
     assert report.kept.keys() == {"head.weight", "head.bias"}
 
 
-class Subsample(nn.Module):
-    """Option A of He et al. 2016, §3.3: every second pixel and zeros for the new channels."""
-
-    def forward(self, x):
-        added = x.shape[1] // 2
-        return nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, added, added))
+# ------------------------------------------------------------------------------------------------------------- CIFAR
 
 
-def cifar_resnet(depth: int) -> ResNet:
-    config = ResNetConfig(
-        depths=((depth - 2) // 6,) * 3, widths=(16, 32, 64), reduction=1, stem="3x3", stem_width=16, num_classes=10
-    )
-    model = ResNet(config)
-    for stage in model.stages[1:]:
-        stage[0].shortcut = Subsample()
-    return model
+def cifar_checkpoint(n: int) -> dict[str, torch.Tensor]:
+    """Random weights of 6n + 2 layers under the public file's names, in float64, with plausible statistics."""
+    shapes = {"conv1": (16, 3)}
+    for stage, width in enumerate((16, 32, 64), 1):
+        for block in range(n):
+            inputs = width // 2 if stage > 1 and block == 0 else width
+            shapes |= {f"layer{stage}.{block}.conv1": (width, inputs), f"layer{stage}.{block}.conv2": (width, width)}
+    tensors = {}
+    for conv, (outputs, inputs) in shapes.items():
+        tensors[f"{conv}.weight"] = torch.randn(outputs, inputs, 3, 3, dtype=torch.float64) / (3 * inputs**0.5)
+        norm = conv.replace("conv", "bn")
+        tensors[f"{norm}.weight"] = torch.rand(outputs, dtype=torch.float64) + 0.5
+        tensors[f"{norm}.bias"] = torch.randn(outputs, dtype=torch.float64) / 5
+        tensors[f"{norm}.running_mean"] = torch.randn(outputs, dtype=torch.float64) / 5
+        tensors[f"{norm}.running_var"] = torch.rand(outputs, dtype=torch.float64) + 0.5
+    return tensors | {
+        "linear.weight": torch.randn(10, 64, dtype=torch.float64),
+        "linear.bias": torch.randn(10, dtype=torch.float64),
+    }
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_cifar_with_shortcuts_that_have_no_parameters(prefix, tmp_path):
-    names = {"stem.conv": "conv1", "stem.norm": "bn1", "head": "linear"}
-    source = cifar_resnet(20)
-    theirs = {}
-    for name, tensor in source.state_dict().items():
-        stem, leaf = name.rsplit(".", 1)
-        if stem.startswith("stages."):
-            _, stage, block, conv, kind = stem.split(".")
-            stem = f"layer{int(stage) + 1}.{block}." + conv.replace("conv", {"conv": "conv", "norm": "bn"}[kind])
-        if leaf != "num_batches_tracked":
-            theirs[f"{prefix}{names.get(stem, stem)}.{leaf}"] = torch.randn_like(tensor)
-    torch.save({"state_dict": theirs, "best_prec1": 91.7}, tmp_path / "r.th", _use_new_zipfile_serialization=False)
-    model = cifar_resnet(20)
+def cifar_forward(w: dict[str, torch.Tensor], n: int, x: torch.Tensor) -> torch.Tensor:
+    """He et al. 2016, §4.2, from the text: eq. 1 with option A, and a mean before the last layer."""
+
+    def normed(x, conv, stride=1):
+        norm = conv.replace("conv", "bn")
+        statistics = (w[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        return batch_norm(conv2d(x, w[f"{conv}.weight"], stride=stride, padding=1), *statistics)
+
+    x = normed(x, "conv1").relu()
+    for stage in (1, 2, 3):
+        for block in range(n):
+            stride = 2 if stage > 1 and block == 0 else 1
+            y = normed(x, f"layer{stage}.{block}.conv1", stride).relu()
+            y = normed(y, f"layer{stage}.{block}.conv2")
+            if stride == 2:
+                half = x.shape[1] // 2
+                y[:, half : half + x.shape[1]] += x[:, :, ::2, ::2]
+                x = y.relu()
+            else:
+                x = (x + y).relu()
+    return linear(x.mean((2, 3)), w["linear.weight"], w["linear.bias"])
+
+
+@pytest.mark.parametrize(("name", "n"), [("resnet20_cifar", 3), ("resnet32_cifar", 5), ("resnet56_cifar", 9)])
+def test_the_public_cifar_file_computes_what_the_paper_says(name, n, tmp_path):
+    """As published: wrapped, saved from DataParallel, in torch's format of before 2020, without counts of batches."""
+    theirs = cifar_checkpoint(n)
+    wrapped = {"state_dict": {f"module.{name}": tensor for name, tensor in theirs.items()}, "best_prec1": 91.78}
+    torch.save(wrapped, tmp_path / "r.th", _use_new_zipfile_serialization=False)
+    model = create_model(name).double()
     report = load_weights(model, tmp_path / "r.th")
     assert report.layout == "cifar"
     assert set(report.kept.values()) == {"older files do not count batches"}
-    assert sum(parameter.numel() for parameter in model.parameters()) == 269_722
-    assert_same(export_weights(model, "cifar"), {name.removeprefix(prefix): t for name, t in theirs.items()})
-    with pytest.raises(Exception, match="it looks like"):
-        load_weights(cifar_resnet(32), tmp_path / "r.th")
+
+    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    expected = cifar_forward(theirs, n, images)
+    assert (cifar_forward(theirs, n, images.flip(0)) - expected).norm() / expected.norm() > 0.01
+    assert (model.eval()(images) - expected).norm() / expected.norm() < 1e-12
+
+    exported = export_weights(model, "cifar")
+    assert list(exported) == list(theirs)
+    assert all(torch.equal(exported[name], theirs[name]) for name in theirs)
+
+
+def test_a_cifar_file_of_another_depth_is_named():
+    with pytest.raises(FieldguideError, match=r"60 missing .*it looks like resnet20_cifar in cifar layout"):
+        load_weights(create_model("resnet32_cifar"), cifar_checkpoint(3))
+
+
+def test_option_b_has_a_convolution_in_its_shortcut():
+    """The same repository's other option; its files name the projection and its norm by number."""
+    model = create_model("resnet20_cifar", shortcut="projection")
+    theirs = export_weights(model, "cifar")
+    assert {"layer2.0.shortcut.0.weight", "layer3.0.shortcut.1.running_var"} <= theirs.keys()
+    other = create_model("resnet20_cifar", shortcut="projection")
+    assert load_weights(other, theirs).layout == "cifar"
+    assert torch.equal(other.stages[1][0].shortcut.conv.weight, model.stages[1][0].shortcut.conv.weight)

@@ -116,23 +116,35 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
             f"{path} is a pickle, and torch {torch.__version__} cannot read it safely: "
             f"install torch 2.11 or later, or use a {SAFETENSORS} file"
         )
+    head = b""
     try:
         with path.open("rb") as file:
-            in_zip = file.read(4) == b"PK\x03\x04" and zipfile.is_zipfile(path)
+            head = file.read(4)
+        in_zip = head == b"PK\x03\x04" and zipfile.is_zipfile(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong becomes the one line below
             content = torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=in_zip)
     except OSError as error:
         raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # a stranger's bytes can make the reader fail in any way
-        wanted = re.search(r"GLOBAL (\S+)", str(error))
-        if wanted:
+        if found := _more_than_data(head, str(error)):
             raise DamagedFile(
-                f"{path} is not a plain state dict: it asks for {wanted[1]}, which was refused and not executed; "
+                f"{path} is not a plain state dict: it {found}, which was refused and not executed; "
                 "ask its author for a state dict or a safetensors file"
             ) from error
         raise DamagedFile(f"{path} is not a whole file of torch.save ({one_line(error)}); copy it again") from error
     return plain_state_dict(content, str(path))
+
+
+def _more_than_data(head: bytes, refusal: str) -> str | None:
+    """What a whole file holds that torch's restricted reader turns away, from its first bytes and torch's words."""
+    if wanted := re.search(r"GLOBAL (\S+)", refusal):
+        return f"asks for {wanted[1]}"
+    if "TorchScript" in refusal:
+        return "is a program of TorchScript"
+    if head[:1] == b"\x80" and head[1:2] > b"\x02":  # torch.save without a zip writes protocol 2
+        return f"is a pickle of protocol {head[1]} and not of torch.save"
+    return None
 
 
 def plain_state_dict(content: Any, where: str) -> dict[str, Tensor]:

@@ -91,27 +91,25 @@ def looks_like(theirs: Mapping[str, Tensor], own_family: str) -> str | None:
             known = 1 - len(plan.surplus) / len(tensors)
             if known < best[0]:
                 continue
-            parameters, *counts = _counts(family, plan, tensors)
-            size, published = nearest_size(name, (parameters, *counts)) or (f"a {name} of {parameters:,} parameters", 0)
-            exact = published in (parameters, *counts)
-            if (known, exact) > best:
-                differs = (
-                    f", but with {parameters:,} parameters instead of {published:,}" if published and not exact else ""
-                )
-                best, answer = (known, exact), f"{size} in {layout} layout{differs}"
+            counts = parameters, _ = _counts(family, plan, tensors)
+            size, published = nearest_size(name, counts) or (f"a {name} of {parameters:,} parameters", None)
+            if (known, published in counts) > best:
+                best, answer = (known, published in counts), f"{size} in {layout} layout"
+                if published not in (*counts, None):
+                    answer += f", but with {parameters:,} parameters instead of {published:,}"
     return answer
 
 
-def _counts(family: Family, plan: Plan, tensors: Mapping[str, Tensor]) -> tuple[int, int, int]:
-    """A checkpoint's parameters; and what they would be with a head of 1,000 classes for its own, or for none."""
+def _counts(family: Family, plan: Plan, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
+    """How many parameters a checkpoint has, and would have with a head of 1,000 classes for its own or for none."""
     read = [(move.targets[0], tensors[name]) for move in plan.moves for name in move.sources]
     carried = [(ours, tensor) for ours, tensor in read if tensor.is_floating_point() and ".running_" not in ours]
-    parameters = sum(tensor.numel() for _, tensor in carried)
     heads = [tensor for ours, tensor in carried if family.is_head(ours) and tensor.ndim]
-    heads = [head for head in heads if head.shape[0] == heads[-1].shape[0]]  # those hidden have other widths
-    others = sum(head[:1].numel() * (1000 - head.shape[0]) for head in heads)
-    absent = sum(1000 * (tensor.numel() + 1) for _, tensor in carried[-1:])  # the last shift is as long as its input
-    return parameters, parameters + others, parameters + absent
+    outputs = heads[-1].shape[0] if heads else 0  # hidden layers have others
+    last = [tensor.numel() + 1 for _, tensor in carried[-1:]]  # without a head, the last shift is as long as its input
+    per_class = sum(head[:1].numel() for head in heads if head.shape[0] == outputs) if heads else sum(last)
+    parameters = sum(tensor.numel() for _, tensor in carried)
+    return parameters, parameters + per_class * (1000 - outputs)
 
 
 def _tables(layouts: Mapping[str, tuple[Table, ...]]) -> Iterator[tuple[str, Table]]:

@@ -74,6 +74,8 @@ def preprocessing_of(place: Path | None, name: str, layout: str) -> Preprocessin
             ) from error
         if found:
             return found
+    if layout == "cifar":
+        return Preprocessing(size=32, resize=32)
     if layout in ("torchvision", "timm", "timm_tf", "transformers"):
         return _torchvision(name, place.name if place is not None else "")
     return None

@@ -99,6 +99,23 @@ def concat(row: str | Row, *parts: str, axis: int = 0) -> Row:
     return as_row(row).then(lambda tensors: [torch.cat(tensors, axis)], write, parts)
 
 
+def interleave(row: str | Row, axis: int) -> Row:
+    """Features in another order: theirs are first all even ones and then all odd ones, ours alternate.
+
+    ``(a, b, c, d)`` of theirs are ``(a, c, b, d)`` of ours. Tensors without that axis stay.
+    """
+
+    def reorder(tensors: list[Tensor], halves: tuple[int, int]) -> list[Tensor]:
+        return [
+            tensor.unflatten(axis, halves).transpose(axis, axis + 1).flatten(axis, axis + 1)
+            if tensor.ndim > axis
+            else tensor
+            for tensor in tensors
+        ]
+
+    return as_row(row).then(lambda tensors: reorder(tensors, (2, -1)), lambda tensors: reorder(tensors, (-1, 2)))
+
+
 def tied(first: str) -> Tied:
     """A tensor that repeats another of theirs: ``"lm_head.weight": tied("wte.weight")``."""
     return Tied(first)

@@ -1,7 +1,8 @@
 """ResNet: blocks that learn a change to their input, so that depth no longer hurts.
 
 He, Zhang, Ren & Sun 2016, "Deep Residual Learning for Image Recognition", table 1; ResNeXt: Xie et al. 2017, table 1;
-wide ResNet: Zagoruyko & Komodakis 2016. Against the paper: the stride of a bottleneck is on its 3×3 ("v1.5").
+wide ResNet: Zagoruyko & Komodakis 2016; the ``_cifar`` sizes are §4.2's for images of 32×32, 6n + 2 layers deep.
+Against the paper: the stride of a bottleneck is on its 3×3 ("v1.5").
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,17 @@ from typing import Literal
 
 from torch import nn
 
-from fieldguide.blocks.conv import BasicBlock, Bottleneck, ConvNormAct, FeatureInfo, Stages, he_init, require_images
+from fieldguide.blocks.conv import (
+    BasicBlock,
+    Bottleneck,
+    ConvNormAct,
+    FeatureInfo,
+    Stages,
+    he_init,
+    projection,
+    require_images,
+    subsample,
+)
 from fieldguide.blocks.pooling import GlobalAverage
 from fieldguide.errors import FieldguideError
 from fieldguide.shapes import Float, Tensor
@@ -28,8 +39,18 @@ class ResNetConfig:
     stem: Literal["7x7", "3x3"] = "7x7"
     """7×7 of stride 2 with max pooling for photographs, 3×3 of stride 1 for small images (§4.2)."""
     stem_width: int = 64
+    shortcut: Literal["projection", "subsample"] = "projection"
+    """What stands for the input where its shape changes: options B and A of §3.3."""
     num_classes: int = 1000
     in_channels: int = 3
+
+
+def _cifar(n: int) -> ResNetConfig:
+    """3 stages of n blocks of two layers (§4.2)."""
+    return ResNetConfig(
+        depths=(n, n, n), widths=(16, 32, 64), reduction=1, stem="3x3", stem_width=16, shortcut="subsample",
+        num_classes=10,
+    )  # fmt: skip
 
 
 SIZES = {
@@ -40,10 +61,16 @@ SIZES = {
     "resnet152": ResNetConfig(depths=(3, 8, 36, 3)),
     "resnext50_32x4d": ResNetConfig(reduction=2, groups=32),
     "wide_resnet50_2": ResNetConfig(reduction=2),
+    "resnet20_cifar": _cifar(3),
+    "resnet32_cifar": _cifar(5),
+    "resnet44_cifar": _cifar(7),
+    "resnet56_cifar": _cifar(9),
     "resnet_mini": ResNetConfig(
         depths=(1, 1, 1), widths=(16, 32, 64), reduction=1, stem="3x3", stem_width=16, num_classes=10, in_channels=1
     ),
 }
+
+SHORTCUTS = {"projection": projection, "subsample": subsample}
 
 
 class ResNet(nn.Module):
@@ -82,10 +109,11 @@ class ResNet(nn.Module):
 
     @staticmethod
     def _block(c: ResNetConfig, in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
+        shortcut = SHORTCUTS[c.shortcut]
         if c.reduction == 1:
-            return BasicBlock(in_channels, out_channels, stride, groups=c.groups)
+            return BasicBlock(in_channels, out_channels, stride, groups=c.groups, shortcut=shortcut)
         inner = out_channels // c.reduction
-        return Bottleneck(in_channels, out_channels, stride, inner_channels=inner, groups=c.groups)
+        return Bottleneck(in_channels, out_channels, stride, inner_channels=inner, groups=c.groups, shortcut=shortcut)
 
     def _begin(self, x: Float[Tensor, "b c h w"]) -> Tensor:
         smallest = self.feature_info[-1].stride
