@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fieldguide.blocks.embeddings import Embeddings, ScaledEmbedding
+from fieldguide.blocks.embeddings import Embeddings, ScaledEmbedding, require_tokens
 from fieldguide.blocks.positions import Learned, Sinusoidal
 from fieldguide.errors import FieldguideError
 
@@ -73,3 +73,24 @@ def test_padding_on_the_left_moves_no_position(tokens):
 def test_segments_without_a_table_are_refused(tokens):
     with pytest.raises(FieldguideError, match="no segment table"):
         Embeddings(nn.Embedding(30, 8), Learned(16, 8))(tokens, segments=torch.zeros_like(tokens))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "keep", "said"),
+    [
+        (torch.zeros(2, 0, dtype=torch.long), None, r"takes tokens .* got \(2, 0\) of int64"),
+        (torch.zeros(2, 3), None, r"whole numbers, .* got \(2, 3\) of float32"),
+        (torch.tensor([[1, 2], [3, 9]]), None, r"Net: token 9 at place 1 of row 1 is outside vocab_size=9"),
+        (torch.tensor([[1, -1]]), None, r"token -1 at place 1 of row 0"),
+        (torch.ones(2, 2, dtype=torch.long), torch.tensor([[True, False], [False, False]]), r"row 1 of keep has no real"),
+    ],
+)
+def test_tokens_that_cannot_be_are_named(tokens, keep, said):
+    with pytest.raises(FieldguideError, match=said):
+        require_tokens(tokens, vocab_size=9, model="Net", keep=keep)
+
+
+def test_tokens_that_can_be_pass():
+    tokens = torch.tensor([[0, 8]])
+    assert require_tokens(tokens, vocab_size=9, model="Net", keep=torch.tensor([[False, True]])) is tokens
+    assert require_tokens(tokens.to("meta"), vocab_size=1, model="Net").device.type == "meta"

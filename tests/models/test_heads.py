@@ -14,7 +14,7 @@ from fieldguide.models import create_model, load_model, save_model
 from fieldguide.models.heads import reset_head
 
 
-@pytest.mark.parametrize("row", catalog.ARCHITECTURES, ids=lambda row: row.family)
+@pytest.mark.parametrize("row", [row for row in catalog.ARCHITECTURES if row.image], ids=lambda row: row.family)
 def test_every_family_takes_another_number_of_classes(row, tmp_path) -> None:
     model, side = create_model(f"{row.family}_mini").eval(), row.mini_image[1]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -13,7 +13,7 @@ from fieldguide.models import create_model
 from fieldguide.report.cam import draw_cam, grad_cam
 from fieldguide.report.style import DOTS_PER_INCH
 
-CNNS = [row for row in catalog.ARCHITECTURES if hasattr(create_model(f"{row.family}_mini"), "classify")]
+CNNS = [row for row in catalog.ARCHITECTURES if row.image and hasattr(create_model(f"{row.family}_mini"), "classify")]
 
 
 class Small(nn.Module):

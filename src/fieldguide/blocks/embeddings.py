@@ -5,12 +5,40 @@ b batch · n tokens · d model width.
 
 from math import sqrt
 
+import torch
 from torch import nn
 
 from fieldguide.blocks.cache import Cache
 from fieldguide.blocks.positions import positions_of
 from fieldguide.errors import FieldguideError
 from fieldguide.shapes import Bool, Float, Int, Tensor
+
+
+def require_tokens(
+    tokens: Int[Tensor, "b n"], *, vocab_size: int, model: str, keep: Bool[Tensor, "b total"] | None = None
+) -> Int[Tensor, "b n"]:
+    """The tokens; :class:`FieldguideError` for an empty text, one outside the vocabulary, a row without a real token.
+
+    The values are looked at where that is cheap: on the CPU, and not while a graph is traced.
+    """
+    if tokens.ndim != 2 or tokens.is_floating_point() or tokens.shape[1] == 0:
+        raise FieldguideError(
+            f"{model} takes tokens (batch, length) as whole numbers, at least one each, got {tuple(tokens.shape)} of "
+            f"{str(tokens.dtype).removeprefix('torch.')}"
+        )
+    if tokens.device.type != "cpu" or torch.compiler.is_compiling() or type(tokens) is not Tensor:
+        return tokens
+    outside = (tokens < 0) | (tokens >= vocab_size)
+    if outside.any():
+        row, place = outside.nonzero()[0].tolist()
+        raise FieldguideError(
+            f"{model}: token {int(tokens[row, place])} at place {place} of row {row} is outside vocab_size={vocab_size}; "
+            "the tokenizer and the model do not belong together"
+        )
+    if keep is not None and not (real := keep.any(1)).all():
+        row = int(real.logical_not().nonzero()[0])
+        raise FieldguideError(f"{model}: row {row} of keep has no real token; leave empty texts out")
+    return tokens
 
 
 class ScaledEmbedding(nn.Embedding):

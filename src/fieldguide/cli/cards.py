@@ -4,20 +4,24 @@ from collections.abc import Iterable
 
 from fieldguide.catalog import Architecture
 
-TASKS = {"classify": "image classification"}
+TASKS = {
+    "classify": "image classification",
+    "encode": "text encoding: one vector for each token",
+    "generate": "language modelling: the next token",
+    "translate": "text to text",
+}
 
 
 def card(row: Architecture) -> str:
     """One architecture: its idea, paper, use, public weights, file and sizes."""
-    smallest, native = row.image
-    sides = f"{native} px" if smallest == native else f"{smallest} to {native} px"
+    images = f", images of {_sides(row.image)} (the mini: {_sides(row.mini_image)})" if row.image else ""
     sizes = "\n".join(f"| `{name}` | {count:,} |" for name, count in row.sizes.items())
     return f"""## {row.model}
 
 {_sentence(row.key_idea)}
 
 - **Paper**: {row.paper}
-- **Task**: {TASKS.get(row.task, row.task)}, images of {sides} (the mini: {row.mini_image[0]} to {row.mini_image[1]} px)
+- **Task**: {TASKS[row.task]}{images}
 - **Best for**: {row.best_for}
 - **Public weights**: {row.weights}
 - **File**: `models/{row.module.replace(".", "/")}.py`
@@ -32,6 +36,11 @@ def cards(rows: Iterable[Architecture]) -> str:
     """A page of cards, oldest architecture first."""
     ordered = sorted(rows, key=lambda row: row.year)
     return "# Architectures\n\nWritten by `fieldguide lookup model`.\n\n" + "\n".join(map(card, ordered))
+
+
+def _sides(span: tuple[int, int] | None) -> str:
+    smallest, native = span or (0, 0)
+    return f"{native} px" if smallest == native else f"{smallest} to {native} px"
 
 
 def _sentence(text: str) -> str:

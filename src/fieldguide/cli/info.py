@@ -9,7 +9,14 @@ from fieldguide.errors import unknown
 
 
 def info(
-    name: str, /, *, image_size: Positive | None = None, batch: Positive = 1, depth: Positive = 2, json: Json = False
+    name: str,
+    /,
+    *,
+    image_size: Positive | None = None,
+    length: Positive = 128,
+    batch: Positive = 1,
+    depth: Positive = 2,
+    json: Json = False,
 ) -> None:
     """One architecture: parameters, FLOPs, memory, layers, paper. Nothing is computed, so any size takes seconds.
 
@@ -19,16 +26,18 @@ def info(
         A name from `fieldguide models`, such as resnet50.
     image_size
         Side of the image in pixels; without it the architecture's own.
+    length
+        Tokens in a text, for networks that take text.
     batch
-        Images in one forward pass.
+        Images or texts in one forward pass.
     depth
         How deep the layer table looks into the network.
     """
     row = catalog.find(name)
     if row is None:
         raise unknown("model", name, catalog.names(), "`fieldguide models` lists all")
-    side = image_size or (row.mini_image if name.endswith("_mini") else row.image)[1]
-    facts, layers = _measure(name, side, batch, depth)
+    native = row.mini_image if name.endswith("_mini") else row.image
+    facts, layers = _measure(name, image_size or (native[1] if native else None), length, batch, depth)
     story = {"task": row.task, "paper": row.paper, "key_idea": row.key_idea, "best_for": row.best_for}
     if json:
         say_json({"name": name, "family": row.family, "year": row.year, **story, **facts, "layers": layers})
@@ -50,7 +59,9 @@ def info(
     )
 
 
-def _measure(name: str, side: int, batch: int, depth: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _measure(
+    name: str, side: int | None, length: int, batch: int, depth: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     import torch
 
     from fieldguide.models import create_model
@@ -59,14 +70,25 @@ def _measure(name: str, side: int, batch: int, depth: int) -> tuple[dict[str, An
     overrides = {"image_size": side} if "image_size" in _fields(name) else {}
     with torch.device("meta"):
         model = create_model(name, **overrides)  # pyright: ignore
-        images = torch.empty(batch, model.config.in_channels, side, side)  # pyright: ignore
-    measured = layer_table(model, images)
+        if side is None:
+            shape, texts = (batch, length), 2 if _task(name) == "translate" else 1
+            example = (torch.zeros(shape, dtype=torch.long),) * texts
+        else:
+            channels: int = model.config.in_channels  # pyright: ignore
+            shape = (batch, channels, side, side)
+            example = (torch.empty(shape),)
+    measured = layer_table(model, example)
     total = measured.total
-    facts = {"input": list(images.shape), "parameters": total.parameters, "parameter_bytes": measured.parameter_bytes,
+    facts = {"input": list(shape), "parameters": total.parameters, "parameter_bytes": measured.parameter_bytes,
              "flops": total.flops, "activation_bytes": total.activation_bytes}  # fmt: skip
     layers = [{"name": x.name, "kind": x.kind, "output": list(x.output), "parameters": x.parameters, "flops": x.flops,
                "activation_bytes": x.activation_bytes} for x in measured.rows(depth)]  # fmt: skip
     return facts, layers
+
+
+def _task(name: str) -> str | None:
+    row = catalog.find(name)
+    return row.task if row else None
 
 
 def _fields(name: str) -> tuple[str, ...]:

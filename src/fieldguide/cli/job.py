@@ -65,7 +65,7 @@ class Job:
         size = {"image_size": data.size[0]} if self.has("image_size") else {}
         return {"num_classes": len(data.classes), "in_channels": data.channels, **size}
 
-    def _open(self, size: int | tuple[int, int]) -> ImageData:
+    def _open(self, size: int | tuple[int, int] | None) -> ImageData:
         return open_images(self.data, image_size=size, channels=self.channels, on_bad_file=self.on_bad_file)
 
     @property
@@ -74,7 +74,7 @@ class Job:
         assert row
         return row
 
-    def _range(self) -> tuple[int, int]:
+    def _range(self) -> tuple[int, int] | None:
         return self._row.mini_image if self.model.endswith("_mini") else self._row.image
 
     def has(self, field: str) -> bool:

@@ -77,6 +77,8 @@ def train(
     row = catalog.find(model)
     if row is None:
         raise unknown("model", model, catalog.names(), "`fieldguide models` lists all")
+    if row.image is None:
+        raise FieldguideError(f"{model} does not take images, and train cannot read text yet; use fieldguide.fit")
     plan = load_recipe(row.family, recipe, given(settings), finetune=weights is not None)
     if print_recipe:
         print(to_toml(plan), end="")
