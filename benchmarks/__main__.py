@@ -1,9 +1,12 @@
-"""Every benchmark in turn: ``python -m benchmarks``. Keep the machine idle; each prints its own table."""
+"""Every benchmark in turn: ``python -m benchmarks``. Keep the machine idle; each prints its own table.
+
+``benchmarks.transfer`` needs data of yours and is run by itself.
+"""
 
 import subprocess
 import sys
 
-BENCHMARKS = ("overhead", "attention", "accuracy", "kills")
+BENCHMARKS = ("overhead", "attention", "zoo", "accuracy", "kills")
 
 if __name__ == "__main__":
     failed = []

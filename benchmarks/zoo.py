@@ -1,10 +1,12 @@
 """Our convolutional networks against torchvision's own, with the same weights and settings, in turns.
 
-    python -m benchmarks.zoo [--models resnet18 …] [--batch 4] [--side 224] [--rounds 9] [--out FILE.json]
+    python -m benchmarks.zoo [--models resnet18 …] [--types fp32 bf16] [--batch 4] [--side 224] [--rounds 9]
+                             [--out FILE.json]
 
 Each row is one network in one setting: inference or a whole training step (forward, backward, fused SGD), with weights
-and images in fp32 or bf16, with contiguous or channels-last memory. ``ratio`` is our median over torchvision's, below 1
-is faster; ``noise`` is the same ratio between torchvision and a second copy of it, which is 1 on a perfect machine.
+and images in fp32 or bf16, with contiguous or channels-last memory. ``ratio`` is our best time over torchvision's (what
+disturbs a run only adds to it), below 1 is faster; ``noise`` is the same ratio between torchvision and a second copy of
+it, which is 1 on a perfect machine.
 """
 
 import argparse
@@ -12,8 +14,9 @@ import json
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
-from statistics import geometric_mean, median
+from statistics import geometric_mean
 
 import torch
 from torch import Tensor, nn
@@ -71,30 +74,23 @@ def pair(name: str) -> tuple[nn.Module, nn.Module]:
     return ours, theirs
 
 
-def measure(name: str, batch: int, side: int, rounds: int) -> Iterator[Row]:
+def measure(name: str, types: list[str], batch: int, side: int, rounds: int) -> Iterator[Row]:
     ours, theirs = pair(name)
     side = max(side, 299) if name == "inception_v3" else side
-    for layout, memory_format in FORMATS.items():
+    for (layout, memory_format), precision in product(FORMATS.items(), types):
         images = torch.randn(batch, 3, side, side).to(memory_format=memory_format)
         trio = {"ours": deepcopy(ours), "theirs": deepcopy(theirs), "again": deepcopy(theirs)}
         for model in trio.values():
             model.to(memory_format=memory_format)
         require_same(trio["ours"], trio["theirs"], images)
-        for precision, dtype in TYPES.items():
-            for model in trio.values():
-                model.to(dtype)
-            for work, prepare in (("inference", inference), ("training", training)):
-                times = in_turns({who: prepare(model, images.to(dtype)) for who, model in trio.items()}, rounds)
-                seconds = {who: median(times[who].samples) for who in times}
-                yield Row(
-                    name,
-                    work,
-                    precision,
-                    layout,
-                    1e3 * seconds["ours"],
-                    seconds["ours"] / seconds["theirs"],
-                    seconds["again"] / seconds["theirs"],
-                )
+        images = images.to(TYPES[precision])
+        for model in trio.values():
+            model.to(TYPES[precision])
+        for work, prepare in (("inference", inference), ("training", training)):
+            times = in_turns({who: prepare(model, images) for who, model in trio.items()}, rounds)
+            seconds = {who: min(times[who].samples) for who in times}
+            ratio, noise = (seconds[who] / seconds["theirs"] for who in ("ours", "again"))
+            yield Row(name, work, precision, layout, 1e3 * seconds["ours"], ratio, noise)
 
 
 @torch.no_grad()
@@ -129,6 +125,7 @@ def training(model: nn.Module, images: Tensor) -> Callable[[], object]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--types", nargs="+", choices=TYPES, default=list(TYPES))
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=9)
@@ -137,7 +134,7 @@ if __name__ == "__main__":
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {options.batch}, {options.side} px")
     rows = []
     for name in options.models:
-        for row in measure(name, options.batch, options.side, options.rounds):
+        for row in measure(name, options.types, options.batch, options.side, options.rounds):
             rows.append(row)
             print(row, flush=True)
     print(f"geometric mean of {len(rows)} ratios: {geometric_mean([row.ratio for row in rows]):.3f}, "

@@ -25,6 +25,11 @@ def test_the_examples_run(number: int, capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out
 
 
+def test_the_example_of_fine_tuning_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(blocks(ROOT / "docs" / "finetuning.md", "python")[0], "docs/finetuning.md", "exec"), {})
+    assert "stages.2" in capsys.readouterr().out
+
+
 def test_the_mask_is_what_the_command_draws() -> None:
     assert mask_text(parse("Causal() & Window(8) | Global([0])"), 32) in README
 
