@@ -1,0 +1,50 @@
+"""Figures for predicted tokens. Axis letters: b batch, n tokens, v vocabulary."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fieldguide.errors import FieldguideError
+
+IGNORED = -100
+"""A target where nothing was to be found; PyTorch's own number for it."""
+
+
+class TokenMetrics:
+    """Mean cross-entropy in nats, perplexity, bits and accuracy per token over a data set.
+
+    ``predict(model, batch)`` gives logits (b, n, v) and targets (b, n), ``IGNORED`` where none counts. Perplexity is
+    exp(loss) (Jelinek et al. 1977), bits are loss / ln 2: of a vocabulary of bytes, bits per byte.
+    """
+
+    def __init__(self, predict: Callable[[nn.Module, Any], tuple[Tensor, Tensor]]):
+        self.predict = predict
+        self._loss: Tensor | float = 0.0
+        self._hits: Tensor | float = 0.0
+        self._count: Tensor | float = 0.0
+
+    def update(self, model: nn.Module, batch: Any) -> None:
+        logits, targets = self.predict(model, batch)
+        self._loss += cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        ).double()
+        self._hits += (logits.argmax(-1) == targets).sum()
+        self._count += (targets != IGNORED).sum()
+
+    def compute(self) -> dict[str, float]:
+        """Raises FieldguideError when no token was to be found."""
+        count = int(self._count)
+        if not count:
+            raise FieldguideError("metrics: nothing to evaluate, there was no token to be found")
+        loss = float(self._loss) / count
+        perplexity = math.exp(loss) if loss < 700 else math.inf
+        return {
+            "loss": loss,
+            "perplexity": perplexity,
+            "bits_per_token": loss / math.log(2),
+            "accuracy": float(torch.as_tensor(self._hits)) / count,
+        }
