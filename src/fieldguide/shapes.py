@@ -2,9 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import SymInt, Tensor
 
-__all__ = ["Bool", "Float", "Int", "Tensor", "UInt8"]
+__all__ = ["Bool", "Float", "Int", "Size", "Tensor", "UInt8"]
+
+Size = int | SymInt
+"""A length that may be left open while a graph is traced."""
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, UInt8

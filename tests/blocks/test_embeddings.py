@@ -75,6 +75,26 @@ def test_segments_without_a_table_are_refused(tokens):
         Embeddings(nn.Embedding(30, 8), Learned(16, 8))(tokens, segments=torch.zeros_like(tokens))
 
 
+@pytest.mark.parametrize("segment", [-1, 2])
+def test_a_segment_outside_the_table_is_named(tokens, segment):
+    embeddings = Embeddings(nn.Embedding(30, 8), Learned(16, 8), segments=nn.Embedding(2, 8))
+    with pytest.raises(FieldguideError, match=rf"segments run from {segment} to {segment}, but the table has 2 rows"):
+        embeddings(tokens, segments=torch.full_like(tokens, segment))
+
+
+def test_segments_of_another_text_are_refused(tokens):
+    embeddings = Embeddings(nn.Embedding(30, 8), Learned(16, 8), segments=nn.Embedding(2, 8))
+    with pytest.raises(FieldguideError, match=r"segments \(2, 6\) do not fit tokens \(2, 7\)"):
+        embeddings(tokens, segments=torch.zeros(2, 6, dtype=torch.long))
+
+
+def test_positions_that_are_given_are_not_counted(tokens):
+    embeddings = Embeddings(nn.Embedding(30, 8), Learned(16, 8))
+    positions = torch.arange(7).flip(0).expand(2, -1)
+    expected = embeddings.tokens.weight[tokens] + embeddings.positions.weight[positions]
+    torch.testing.assert_close(embeddings(tokens, positions=positions), expected)
+
+
 @pytest.mark.parametrize(
     ("tokens", "keep", "said"),
     [
@@ -82,7 +102,22 @@ def test_segments_without_a_table_are_refused(tokens):
         (torch.zeros(2, 3), None, r"whole numbers, .* got \(2, 3\) of float32"),
         (torch.tensor([[1, 2], [3, 9]]), None, r"Net: token 9 at place 1 of row 1 is outside vocab_size=9"),
         (torch.tensor([[1, -1]]), None, r"token -1 at place 1 of row 0"),
-        (torch.ones(2, 2, dtype=torch.long), torch.tensor([[True, False], [False, False]]), r"row 1 of keep has no real"),
+        (
+            torch.ones(2, 2, dtype=torch.long),
+            torch.tensor([[True, False], [False, False]]),
+            r"row 1 of keep has no real",
+        ),
+        (
+            torch.ones(2, 3, dtype=torch.long),
+            torch.ones(2, 2, dtype=torch.bool),
+            r"keep \(2, 2\) of bool does not mark .*\(2, 3\)",
+        ),
+        (
+            torch.ones(2, 3, dtype=torch.long),
+            torch.ones(1, 3, dtype=torch.bool),
+            r"keep \(1, 3\) of bool does not mark .*\(2, 3\)",
+        ),
+        (torch.ones(2, 3, dtype=torch.long), torch.ones(2, 3), r"keep \(2, 3\) of float32 .*it is Boolean"),
     ],
 )
 def test_tokens_that_cannot_be_are_named(tokens, keep, said):

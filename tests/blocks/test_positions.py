@@ -71,6 +71,15 @@ def test_learned_positions_are_rows_of_the_table_and_say_when_it_ends():
         module(torch.arange(7))
 
 
+def test_learned_positions_may_stand_behind_rows_for_padding():
+    module = Learned(6, 4, offset=2)
+    assert module.weight.shape == (8, 4)
+    assert torch.equal(module(torch.tensor([[0, 1, -1]])), module.weight[torch.tensor([[2, 3, 1]])])
+    assert torch.equal(module(torch.arange(6))[-1], module.weight[7])
+    with pytest.raises(FieldguideError, match=r"7 tokens but max_len=6"):
+        module(torch.arange(7))
+
+
 def _detr(keep: torch.Tensor, d: int) -> torch.Tensor:
     """DETR's normalised sine embedding, pixel by pixel (Carion et al. 2020, appendix A.4, with the code's 10⁻⁶)."""
     b, rows, columns = keep.shape

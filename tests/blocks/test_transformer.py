@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from fieldguide.blocks.attention import Attention
+from fieldguide.blocks.biases import ALiBi, RelativeBuckets
 from fieldguide.blocks.feedforward import FeedForward
 from fieldguide.blocks.masks import Causal, Padding
 from fieldguide.blocks.residual import LayerScale, StochasticDepth
@@ -108,6 +109,21 @@ def test_only_a_stack_of_pre_norm_blocks_ends_in_a_norm(x):
     assert isinstance(post.norm, nn.Identity)
     torch.testing.assert_close(pre.double()(x), pre.norm(pre.layers[0](x)))
     assert torch.equal(post(x), post.layers[0](x))
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize("own", [False, True], ids=["alone", "beside the layers' own"])
+def test_a_stack_has_one_bias_for_all_its_layers(kind, own, x):
+    bias, alibi = RelativeBuckets(HEADS).double(), ALiBi(HEADS).double()
+    stack = Stack([build(kind, decoder=True), build(kind, decoder=True)], bias=bias).double()
+    assert [name for name in stack.state_dict() if "table" in name] == ["bias.table.weight"]
+    for layer in stack.layers:
+        layer.attention.bias = alibi if own else None
+    shared, stack.bias = stack(x, x), None
+    assert (shared - stack(x, x)).abs().max() > 1e-3, "the bias matters"
+    for layer in stack.layers:
+        layer.attention.bias = alibi + bias if own else bias
+    torch.testing.assert_close(stack(x, x), shared, rtol=0, atol=1e-12)
 
 
 def last_feedforward_gradient(kind, num_layers):

@@ -56,7 +56,7 @@ class Attention(nn.Module):
         self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         _refuse_sizes(d_model, num_heads, head_dim, self.num_kv_heads)
         _refuse_names(biased)
-        _refuse_data(mask)
+        require_structure(mask)
         self.head_dim = head_dim or d_model // num_heads
         self.mask, self.bias, self.scale, self.dropout = mask, bias, scale, dropout
 
@@ -76,9 +76,13 @@ class Attention(nn.Module):
         memory: Float[Tensor, "b m e"] | None = None,
         *,
         mask: Mask = Full(),
+        bias: Bias | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """Tokens (b, n, d) → (b, n, d); ``mask``, such as ``Padding(keep)`` over all keys, narrows the module's own."""
+        """Tokens (b, n, d) → (b, n, d); ``mask``, such as ``Padding(keep)`` over all keys, narrows the module's own.
+
+        ``bias`` is added to the module's own: one that all layers of a stack share belongs to the stack.
+        """
         self._check(x, memory)
         cache = cache or Cache()
         q = self.query_norm(self._heads(self.query(x)))
@@ -89,8 +93,9 @@ class Attention(nn.Module):
         else:
             seen = cache.recall(self, memory, self._keys_values)
         mask = Later.of(self.mask & mask, seen.dropped)
+        bias = self.bias + bias if self.bias is not None and bias is not None else self.bias or bias
         dropout = self.dropout if self.training else 0.0
-        y = self.core(q, seen.keys, seen.values, mask=mask, bias=self.bias, scale=self.scale, dropout=dropout)
+        y = self.core(q, seen.keys, seen.values, mask=mask, bias=bias, scale=self.scale, dropout=dropout)
         return self.output(y.transpose(1, 2).flatten(2))
 
     def _keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,16 +146,16 @@ def _refuse_names(biased: Sequence[str]) -> None:
             raise unknown("projection", name, PROJECTIONS)
 
 
-def _refuse_data(mask: Mask) -> None:
-    """A mask made from one batch must not stay in a module and meet the next one."""
+def require_structure(mask: Mask) -> None:
+    """Refuses the data of one batch in a mask, which must not stay in a module and meet the next one."""
     if not isinstance(mask, Mask):
         raise not_a_mask(mask)
     match mask:
         case And(terms) | Or(terms):
             for term in terms:
-                _refuse_data(term)
+                require_structure(term)
         case Not(inner):
-            _refuse_data(inner)
+            require_structure(inner)
         case _ if any(isinstance(getattr(mask, field.name), Tensor) for field in fields(mask)):
             raise FieldguideError(
                 f"Attention: {mask} holds the data of one batch; give it to forward(x, mask=…), not to the module"

@@ -16,7 +16,7 @@ from torch import nn
 
 from fieldguide.blocks.masks import Mask
 from fieldguide.errors import FieldguideError
-from fieldguide.shapes import Float, Tensor
+from fieldguide.shapes import Float, Size, Tensor
 
 __all__ = ["ALiBi", "Bias", "RelativeBuckets", "RelativeTable", "Scores", "Sum"]
 
@@ -44,7 +44,7 @@ class Bias(nn.Module):
         """Whether it takes part in training, so that a kernel must give it a gradient."""
         return any(parameter.requires_grad for parameter in self.parameters())
 
-    def check(self, batch: int, heads: int, q_len: int, k_len: int) -> None:
+    def check(self, batch: Size, heads: int, q_len: int, k_len: int) -> None:
         """Raise ``FieldguideError`` when the bias is made for other sizes."""
         if self.num_heads not in (1, heads):
             raise FieldguideError(
@@ -101,7 +101,7 @@ class Sum(Bias):
     def learned(self) -> bool:
         return any(term.learned for term in self.summands)
 
-    def check(self, batch: int, heads: int, q_len: int, k_len: int) -> None:
+    def check(self, batch: Size, heads: int, q_len: int, k_len: int) -> None:
         for term in self.summands:
             term.check(batch, heads, q_len, k_len)
 
@@ -129,7 +129,7 @@ class Scores(Bias):
     def learned(self) -> bool:
         return self.scores.requires_grad
 
-    def check(self, batch: int, heads: int, q_len: int, k_len: int) -> None:
+    def check(self, batch: Size, heads: int, q_len: int, k_len: int) -> None:
         super().check(batch, heads, q_len, k_len)
         if self.rows not in (1, batch) or tuple(self.scores.shape[2:]) != (q_len, k_len):
             raise FieldguideError(
@@ -213,7 +213,7 @@ class RelativeTable(Bias):
         self.table = nn.Parameter(torch.empty((2 * rows - 1) * (2 * columns - 1), num_heads))
         nn.init.trunc_normal_(self.table, std=0.02)
 
-    def check(self, batch: int, heads: int, q_len: int, k_len: int) -> None:
+    def check(self, batch: Size, heads: int, q_len: int, k_len: int) -> None:
         super().check(batch, heads, q_len, k_len)
         rows, columns = self.size
         if not q_len == k_len == rows * columns:

@@ -61,17 +61,21 @@ class Core(nn.Module, ABC):
     def fit(self, head_dim: int) -> None:
         """Called by the Attention that takes the core, which may then make what depends on the head width."""
 
+    def require(self, mask: Mask = Full(), bias: Bias | None = None, dropout: float = 0.0) -> None:
+        """Raises FieldguideError for what the core cannot honour, whatever the input."""
+        if bias is not None:
+            self._refuse(f"bias={type(bias).__name__}")
+        for part in _parts(mask):
+            if not isinstance(part, self.honours):
+                self._refuse(f"mask={part}")
+
     def _read(
-        self, q: Tensor, k: Tensor, mask: Mask, bias: Bias | None
+        self, q: Tensor, k: Tensor, mask: Mask, bias: Bias | None, dropout: float = 0.0
     ) -> tuple[bool, Bool[Tensor, "#b 1 k 1"] | None]:
         """Whether the mask is causal and which keys are real, for a core that honours no more than that."""
         mask.check(q.shape[0], q.shape[2], k.shape[2])
-        if bias is not None:
-            self._refuse(f"bias={type(bias).__name__}")
-        parts = mask.terms if isinstance(mask, And) else (mask,)
-        for part in parts:
-            if not isinstance(part, self.honours):
-                self._refuse(f"mask={part}")
+        self.require(mask, bias, dropout)
+        parts = _parts(mask)
         keeps = [part.keep[:, None, :, None] for part in parts if isinstance(part, Padding)]
         return any(isinstance(part, Causal) for part in parts), reduce(and_, keeps) if keeps else None
 
@@ -81,6 +85,9 @@ class Core(nn.Module, ABC):
 
 class Softmax(Core):
     """``softmax(scale · q kᵀ + bias) v`` over what the mask shows (Vaswani et al. 2017, eq. 1); see :func:`attend`."""
+
+    def require(self, mask=Full(), bias=None, dropout=0.0):
+        pass  # there is nothing that it cannot honour
 
     def forward(self, q, k, v, mask=Full(), bias=None, scale=None, dropout=0.0):
         return attend(q, k, v, mask, bias, scale, dropout)
@@ -102,10 +109,13 @@ class FeatureCore(Core):
     def features(self, k: Float[Tensor, "b g k c"], scale: float | None) -> tuple[Features, Features]:
         """φ for queries and φ for keys, to be given float32 or better; ``k`` are all keys."""
 
-    def forward(self, q, k, v, mask=Full(), bias=None, scale=None, dropout=0.0):
+    def require(self, mask=Full(), bias=None, dropout=0.0):
         if dropout:
             self._refuse(f"dropout={dropout}")
-        causal, keep = self._read(q, k, mask, bias)
+        super().require(mask, bias)
+
+    def forward(self, q, k, v, mask=Full(), bias=None, scale=None, dropout=0.0):
+        causal, keep = self._read(q, k, mask, bias, dropout)
         compute = linear.causal if causal else linear.together
         with torch.autocast(q.device.type, enabled=False):  # long sums lose too much in half precision
             wide, k, values = _wide(q), _real(_wide(k), keep), _wide(v)
@@ -172,7 +182,9 @@ class Performer(FeatureCore):
             self.fit(head_dim)
 
     def fit(self, head_dim: int) -> None:
-        if not self.projection.numel():
+        if self.projection.numel():
+            self._require_width(head_dim)
+        else:
             self.number = self.number or max(1, int(head_dim * math.log(head_dim)))
             self.projection = self.projection.new_empty(self.number, head_dim)
             self.redraw()
@@ -183,11 +195,7 @@ class Performer(FeatureCore):
         self.projection.copy_(performer.orthogonal_gaussian(*self.projection.shape))
 
     def features(self, k, scale):
-        if k.shape[-1] != self.projection.shape[1]:
-            raise FieldguideError(
-                f"Performer: head width {k.shape[-1]}, but the random features have width {self.projection.shape[1]}; "
-                f"build it with head_dim={k.shape[-1]}, or let Attention(core=…) do so"
-            )
+        self._require_width(k.shape[-1])
         scale = k.shape[-1] ** -0.5 if scale is None else scale
         drawn = {"projection": self.projection.to(k.dtype), "scale": scale}
         largest = performer.largest_exponent(k, **drawn)
@@ -195,6 +203,13 @@ class Performer(FeatureCore):
             partial(performer.query_features, **drawn),
             partial(performer.key_features, **drawn, largest=largest),
         )
+
+    def _require_width(self, width: int) -> None:
+        if width != self.projection.shape[1]:
+            raise FieldguideError(
+                f"Performer: head width {width}, but the random features have width {self.projection.shape[1]}; "
+                f"build it with head_dim={width}, or let Attention(core=…) do so"
+            )
 
     def extra_repr(self) -> str:
         return f"features={self.number}"
@@ -228,7 +243,8 @@ class Linformer(Core):
 
     ``Linformer(E)`` shares one projection between keys and values, ``Linformer(E, F)`` does not; the same modules in
     every layer share across layers. Padding is zeroed before it is projected: a sequence padded on the right gives
-    what the sequence alone gives. A slot mixes all tokens, so ``Causal()`` and other structure is refused.
+    what the sequence alone gives. A slot mixes all tokens, so ``Causal()`` and other structure is refused. Where
+    the projection of keys serves both, ``values`` is None.
     """
 
     honours = (Full, Padding)
@@ -236,15 +252,17 @@ class Linformer(Core):
 
     def __init__(self, keys: Projection, values: Projection | None = None):
         super().__init__()
-        self.keys, self.values = keys, keys if values is None else values
+        self.keys, self.values = keys, values  # a module in two places would be stored twice
 
     def forward(self, q, k, v, mask=Full(), bias=None, scale=None, dropout=0.0):
         _, keep = self._read(q, k, mask, bias)
-        return attend(q, self.keys(_real(k, keep)), self.values(_real(v, keep)), scale=scale, dropout=dropout)
+        values = self.values or self.keys
+        return attend(q, self.keys(_real(k, keep)), values(_real(v, keep)), scale=scale, dropout=dropout)
 
     def weights(self, q, k, mask=Full(), bias=None, scale=None):
         _, keep = self._read(q, k, mask, bias)
-        mixture = _real(self.values.weight[: k.shape[2]], keep).transpose(-2, -1)  # (…) s k: what each slot takes of v
+        values = self.values or self.keys
+        mixture = _real(values.weight[: k.shape[2]], keep).transpose(-2, -1)  # (…) s k: what each slot takes of v
         return softmax_weights(q, self.keys(_real(k, keep)), scale=scale) @ mixture
 
 
@@ -269,6 +287,10 @@ def softmax_weights(
         scores = scores.masked_fill(~seen[:, :, rows], -math.inf).softmax(-1)
         weights[:, :, rows] = scores.where(seen[:, :, rows].any(-1, keepdim=True), 0.0)
     return weights
+
+
+def _parts(mask: Mask) -> tuple[Mask, ...]:
+    return mask.terms if isinstance(mask, And) else (mask,)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -9,36 +9,47 @@ import torch
 from torch import nn
 
 from fieldguide.blocks.cache import Cache
-from fieldguide.blocks.positions import positions_of
+from fieldguide.blocks.positions import Learned, positions_of
 from fieldguide.errors import FieldguideError
 from fieldguide.shapes import Bool, Float, Int, Tensor
 
 
-def require_tokens(
-    tokens: Int[Tensor, "b n"], *, vocab_size: int, model: str, keep: Bool[Tensor, "b total"] | None = None
-) -> Int[Tensor, "b n"]:
+def require_tokens(tokens: Tensor, *, vocab_size: int, model: str, keep: Tensor | None = None) -> Int[Tensor, "b n"]:
     """The tokens; :class:`FieldguideError` for an empty text, one outside the vocabulary, a row without a real token.
 
-    The values are looked at where that is cheap: on the CPU, and not while a graph is traced.
+    ``keep`` is Boolean and at least as long, for it marks cached tokens too. Values are looked at where that is cheap:
+    on the CPU, and not while a graph is traced.
     """
     if tokens.ndim != 2 or tokens.is_floating_point() or tokens.shape[1] == 0:
         raise FieldguideError(
             f"{model} takes tokens (batch, length) as whole numbers, at least one each, got {tuple(tokens.shape)} of "
             f"{str(tokens.dtype).removeprefix('torch.')}"
         )
-    if tokens.device.type != "cpu" or torch.compiler.is_compiling() or type(tokens) is not Tensor:
+    if not _may_look_at(tokens):
         return tokens
     outside = (tokens < 0) | (tokens >= vocab_size)
     if outside.any():
         row, place = outside.nonzero()[0].tolist()
         raise FieldguideError(
-            f"{model}: token {int(tokens[row, place])} at place {place} of row {row} is outside vocab_size={vocab_size}; "
-            "the tokenizer and the model do not belong together"
+            f"{model}: token {int(tokens[row, place])} at place {place} of row {row} is outside "
+            f"vocab_size={vocab_size}; the tokenizer and the model do not belong together"
         )
-    if keep is not None and not (real := keep.any(1)).all():
+    if keep is None:
+        return tokens
+    fits = keep.ndim == 2 and len(keep) == len(tokens) and keep.shape[1] >= tokens.shape[1]
+    if keep.dtype != torch.bool or not fits:
+        raise FieldguideError(
+            f"{model}: keep {tuple(keep.shape)} of {str(keep.dtype).removeprefix('torch.')} does not mark tokens "
+            f"{tuple(tokens.shape)}; it is Boolean, True for each real token, cached ones included"
+        )
+    if not (real := keep.any(1)).all():
         row = int(real.logical_not().nonzero()[0])
         raise FieldguideError(f"{model}: row {row} of keep has no real token; leave empty texts out")
     return tokens
+
+
+def _may_look_at(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and type(x) is Tensor
 
 
 class ScaledEmbedding(nn.Embedding):
@@ -81,16 +92,37 @@ class Embeddings(nn.Module):
         tokens: Int[Tensor, "b n"],
         *,
         keep: Bool[Tensor, "b total"] | None = None,
-        segments: Int[Tensor, "b n"] | None = None,
+        segments: Tensor | None = None,
+        positions: Int[Tensor, "b n"] | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """With ``keep`` only real tokens count as positions; ``segments`` are all 0 unless given.
+        """With ``keep`` only real tokens count as positions, unless ``positions`` are given. ``segments`` default to 0.
 
-        Raises :class:`FieldguideError` for segments that the module has no table for.
+        Raises :class:`FieldguideError` for segments that the module has no table, or no row of it, for, and for a text
+        that is longer, cached tokens included, than a table of positions.
         """
-        x = self.tokens(tokens) + self.positions(positions_of(tokens, keep, cache))
-        if self.segments is not None:
-            x = x + (self.segments.weight[0] if segments is None else self.segments(segments))
-        elif segments is not None:
-            raise FieldguideError("Embeddings has no segment table; build it with segments=nn.Embedding(2, d_model)")
+        if cache is not None and isinstance(self.positions, Learned):
+            self.positions.require_room(cache.length + tokens.shape[1])
+        x = self.tokens(tokens) + self.positions(positions_of(tokens, keep, cache) if positions is None else positions)
+        if segments is not None:
+            x = x + self._segments_of(segments, tokens)
+        elif self.segments is not None:
+            x = x + self.segments.weight[0]
         return self.dropout(self.norm(x))
+
+    def _segments_of(self, segments: Tensor, tokens: Tensor) -> Float[Tensor, "b n d"]:
+        if self.segments is None:
+            raise FieldguideError(
+                "Embeddings has no segment table: this network does not tell segments apart; leave them out, "
+                "or build one with segments=nn.Embedding(2, d_model)"
+            )
+        if segments.shape != tokens.shape:
+            raise FieldguideError(
+                f"Embeddings: segments {tuple(segments.shape)} do not fit tokens {tuple(tokens.shape)}; give one each"
+            )
+        if _may_look_at(segments) and not ((segments >= 0) & (segments < self.segments.num_embeddings)).all():
+            raise FieldguideError(
+                f"Embeddings: segments run from {int(segments.min())} to {int(segments.max())}, but the table has "
+                f"{self.segments.num_embeddings} rows, from 0; does the tokenizer belong to this network?"
+            )
+        return self.segments(segments)

@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 
 from fieldguide.errors import FieldguideError
-from fieldguide.shapes import Bool, Tensor
+from fieldguide.shapes import Bool, Size, Tensor
 
 __all__ = [
     "And",
@@ -72,7 +72,7 @@ class Mask:
         """How many batch rows and heads the mask tells apart; (1, 1) for pure structure."""
         return 1, 1
 
-    def check(self, batch: int, q_len: int, k_len: int) -> None:
+    def check(self, batch: Size, q_len: int, k_len: int) -> None:
         """Raise ``FieldguideError`` when the mask holds data of other sizes."""
 
     def dense(
@@ -292,7 +292,7 @@ class _Held(Mask):
         """``b``, or 0 when one row serves the whole batch."""
         return b if self.data.shape[0] > 1 else b * 0
 
-    def check(self, batch: int, q_len: int, k_len: int) -> None:
+    def check(self, batch: Size, q_len: int, k_len: int) -> None:
         rows, n = self.data.shape
         if n != k_len or rows not in (1, batch):
             raise FieldguideError(
@@ -327,13 +327,22 @@ class Documents(_Held):
         if not isinstance(self.ids, Tensor) or self.ids.ndim != 2 or self.ids.is_floating_point():
             raise FieldguideError(f"Documents: ids are whole numbers (b, n), not {_kind(self.ids)}")
 
-    def check(self, batch: int, q_len: int, k_len: int) -> None:
+    def check(self, batch: Size, q_len: int, k_len: int) -> None:
         super().check(batch, q_len, k_len)
         if q_len > k_len:
             raise FieldguideError(f"{self!r} has no ids for the first {q_len - k_len} of {q_len} queries")
 
     def visible(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return self.ids[self.row(b), q] == self.ids[self.row(b), k]
+
+    def dense(
+        self, q_len: int, k_len: int | None = None, *, device: torch.device | str | None = None
+    ) -> Bool[Tensor, "b 1 q k"]:
+        """The same without looking each id up: many short rows, as windows of an image are, need it often."""
+        k_len = q_len if k_len is None else k_len
+        self.check(self.ids.shape[0], q_len, k_len)
+        ids = self.ids[:, None]
+        return ids[..., k_len - q_len :, None] == ids[..., None, :]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -349,6 +358,11 @@ class Padding(_Held):
     def __post_init__(self):
         if not isinstance(self.keep, Tensor) or self.keep.ndim != 2 or self.keep.dtype != torch.bool:
             raise FieldguideError(f"Padding: keep says who is a real token, Boolean (b, n), not {_kind(self.keep)}")
+
+    @staticmethod
+    def of(keep: Tensor | None) -> Mask:
+        """The mask of a ``keep``, which hides nothing where there is none."""
+        return FULL if keep is None else Padding(keep)
 
     def visible(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return self.keep[self.row(b), k]
@@ -372,7 +386,7 @@ class _Joined(Mask):
         extents = [term.extent for term in self.terms]
         return max(b for b, _ in extents), max(h for _, h in extents)
 
-    def check(self, batch: int, q_len: int, k_len: int) -> None:
+    def check(self, batch: Size, q_len: int, k_len: int) -> None:
         for term in self.terms:
             term.check(batch, q_len, k_len)
 
@@ -441,7 +455,7 @@ class Not(Mask):
     def extent(self) -> tuple[int, int]:
         return self.mask.extent
 
-    def check(self, batch: int, q_len: int, k_len: int) -> None:
+    def check(self, batch: Size, q_len: int, k_len: int) -> None:
         self.mask.check(batch, q_len, k_len)
 
     def visible(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:

@@ -61,20 +61,25 @@ def _exact(x: Tensor) -> torch.dtype:
 class Learned(nn.Embedding):
     """One trained vector per position, as in BERT, GPT and ViT (Gehring et al. 2017, §3.1).
 
-    Positions (…, n) below ``max_len`` → vectors (…, n, d). Raises FieldguideError for a sequence longer than the table.
+    Positions (…, n) below ``max_len`` → vectors (…, n, d). ``offset`` more rows stand before position 0: the last of
+    them is position −1, where RoBERTa puts padding. Raises FieldguideError for a sequence longer than the table.
     """
 
-    def __init__(self, max_len: int, d_model: int):
-        super().__init__(max_len, d_model)
+    def __init__(self, max_len: int, d_model: int, *, offset: int = 0):
+        super().__init__(max_len + offset, d_model)
+        self.max_len, self.offset = max_len, offset
         nn.init.normal_(self.weight, std=0.02)
 
-    def forward(self, positions: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
-        if positions.shape[-1] > self.num_embeddings:
+    def require_room(self, length: int) -> None:
+        if length > self.max_len:
             raise FieldguideError(
-                f"Learned positions: {positions.shape[-1]} tokens but max_len={self.num_embeddings}; "
-                f"shorten the input or build the model with max_len={positions.shape[-1]}"
+                f"Learned positions: {length} tokens but max_len={self.max_len}; "
+                f"shorten the input or build the model with max_len={length}"
             )
-        return super().forward(positions)
+
+    def forward(self, positions: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
+        self.require_room(positions.shape[-1])
+        return super().forward(positions + self.offset if self.offset else positions)
 
 
 class Sinusoidal(nn.Module):

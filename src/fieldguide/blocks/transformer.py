@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from torch import nn
 
 from fieldguide.blocks.attention import Attention
+from fieldguide.blocks.biases import Bias
 from fieldguide.blocks.cache import Cache
 from fieldguide.blocks.masks import Full, Mask
 from fieldguide.blocks.norms import Norm
@@ -63,11 +64,15 @@ class PreNormBlock(_Block):
         *,
         mask: Mask = Full(),
         memory_mask: Mask = Full(),
+        bias: Bias | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """Tokens → tokens; ``mask`` holds data such as padding, ``memory_mask`` the same for memory."""
+        """Tokens → tokens; ``mask`` holds data such as padding, ``memory_mask`` the same for memory.
+
+        ``bias`` is added to the scores of the self-attention.
+        """
         self._check(x, memory)
-        x = x + self.attention_branch(self.attention(self.attention_norm(x), mask=mask, cache=cache))
+        x = x + self.attention_branch(self.attention(self.attention_norm(x), mask=mask, bias=bias, cache=cache))
         if self.cross_attention is not None:
             y = self.cross_attention(self.cross_attention_norm(x), memory, mask=memory_mask, cache=cache)
             x = x + self.cross_attention_branch(y)
@@ -91,11 +96,15 @@ class PostNormBlock(_Block):
         *,
         mask: Mask = Full(),
         memory_mask: Mask = Full(),
+        bias: Bias | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """Tokens → tokens; ``mask`` holds data such as padding, ``memory_mask`` the same for memory."""
+        """Tokens → tokens; ``mask`` holds data such as padding, ``memory_mask`` the same for memory.
+
+        ``bias`` is added to the scores of the self-attention.
+        """
         self._check(x, memory)
-        x = self.attention_norm(x + self.attention_branch(self.attention(x, mask=mask, cache=cache)))
+        x = self.attention_norm(x + self.attention_branch(self.attention(x, mask=mask, bias=bias, cache=cache)))
         if self.cross_attention is not None:
             y = self.cross_attention(x, memory, mask=memory_mask, cache=cache)
             x = self.cross_attention_norm(x + self.cross_attention_branch(y))
@@ -110,14 +119,16 @@ class Stack(nn.Module):
     """Blocks one after the other: an encoder, or a decoder when they have cross-attention.
 
     The final norm is the one that the blocks call for: of their own kind after pre-norm blocks, none after post-norm.
+    ``bias`` is added to the scores of every self-attention and, as in T5, one for all of them.
     """
 
-    def __init__(self, layers: Iterable[PreNormBlock | PostNormBlock]):
+    def __init__(self, layers: Iterable[PreNormBlock | PostNormBlock], *, bias: Bias | None = None):
         super().__init__()
         layers = list(layers)
         if len({type(layer) for layer in layers}) != 1:
             raise FieldguideError("Stack: takes at least one block, all PreNormBlock or all PostNormBlock")
         self.layers = nn.ModuleList(layers)
+        self.bias = bias
         self.norm = layers[-1].final_norm()
 
     def forward(
@@ -130,5 +141,5 @@ class Stack(nn.Module):
         cache: Cache | None = None,
     ) -> Float[Tensor, "b n d"]:
         for layer in self.layers:
-            x = layer(x, memory, mask=mask, memory_mask=memory_mask, cache=cache)
+            x = layer(x, memory, mask=mask, memory_mask=memory_mask, bias=self.bias, cache=cache)
         return self.norm(x)
