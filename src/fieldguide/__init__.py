@@ -14,6 +14,7 @@ _HOME = {
     "attend": "fieldguide.blocks.attention",
     "explain": "fieldguide.blocks.attention",
     "Attention": "fieldguide.blocks.attention",
+    "swap_attention": "fieldguide.blocks.swapping",
     "capture": "fieldguide.blocks.capture",
     "freeze": "fieldguide.blocks.freezing",
     "unfreeze": "fieldguide.blocks.freezing",

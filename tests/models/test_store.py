@@ -124,7 +124,7 @@ def test_what_is_added_has_a_closed_schema(tmp_path, extra, message):
     [
         ({"author": "me"}, r"config.json: 1 unknown \(author\)"),
         ({"sha256": "DELETE"}, r"config.json: 1 missing \(sha256\)"),
-        ({"family": "transformer"}, "is of family 'transformer', which this fieldguide lacks"),
+        ({"family": "perceptron"}, "is of family 'perceptron', which this fieldguide lacks"),
         ({"family": ["resnet"]}, r"1 of the wrong kind \(family\)"),
         ({"config": {"num_classes": 2}}, r"config in .*: \d missing \(depths, groups"),
         ({"config": 3}, r"1 of the wrong kind \(config\)"),

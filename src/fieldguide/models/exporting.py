@@ -88,6 +88,7 @@ def differences(model: nn.Module, other: Network, images: Float[Tensor, "n c h w
     return {len(batch): (other(batch) - model(batch)).abs().max().item() for batch in batches}
 
 
+@torch.no_grad()  # else attention with a learned bias is taken apart in two ways that do not agree
 def _write_onnx(program: ExportedProgram, example: Tensor, file: Path, facts: str) -> None:
     exported = torch.onnx.export(
         program,  # pyright: ignore[reportArgumentType]  (its signature knows modules only, its code programs too)

@@ -13,12 +13,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
 from fieldguide import __version__
 from fieldguide.blocks.lora import has_adapters
+from fieldguide.blocks.swapping import swapped
 from fieldguide.catalog import ARCHITECTURES, Architecture
 from fieldguide.errors import DamagedFile, FieldguideError
 from fieldguide.models.build import configure, construct, default_config
@@ -58,6 +60,13 @@ def save_model(model: nn.Module, folder: str | PathLike[str], *, extra: Mapping[
     folder, row = Path(folder), _row_of(model)
     if has_adapters(model):
         raise FieldguideError("save_model: the model has LoRA adapters; fold them in with merge_lora(model) first")
+    with torch.device("meta"):
+        original = construct(row, model.config, row.family)
+    if changed := swapped(model, original):
+        raise FieldguideError(
+            f"save_model: {changed[0]} has another core or mask than {CONFIG} can say and could not be loaded again; "
+            "keep the state dict with safetensors, or swap back"
+        )
     added = {"data": None} | json.loads(json.dumps(dict(extra or {})))  # as it will be read: tuples become lists
     _require(added, {"data": SCHEMA["data"]}, "extra of save_model", FieldguideError)
     if added["data"] is not None:

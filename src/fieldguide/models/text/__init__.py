@@ -1,0 +1,1 @@
+"""Networks for text: encoders, language models and text-to-text models."""
