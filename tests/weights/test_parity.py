@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import get_model
+from torchvision.models import SwinTransformer, get_model
 
 from fieldguide.models import create_model
 from fieldguide.weights import export_weights, load_weights
@@ -68,6 +68,19 @@ def transformers(model: str, config: str, **arguments: Any) -> Oracle:
         return getattr(library, model)(getattr(library, config)(**arguments))
 
     return build
+
+
+def jittered(build: Oracle) -> Oracle:
+    """Every parameter random: initial zeros and ones would hide a wrong place."""
+
+    @torch.no_grad()
+    def random() -> nn.Module:
+        oracle = build()
+        for parameter in oracle.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2 + (parameter.ndim == 1))
+        return oracle
+
+    return random
 
 
 VGGS = [f"vgg{layers}{norm}" for norm in ("", "_bn") for layers in (11, 13, 16, 19)]
@@ -201,6 +214,55 @@ CASES = [
         Case(f"regnet_{size}", "timm", timm(f"regnet{theirs}"), overrides={"rounding": "paper"}, slow=True)
         for size, theirs in (("x_400mf", "x_004"), ("y_800mf", "y_008"), ("y_8gf", "y_080"))
     ),
+    # Swin; windows of 4 do not divide maps of 14 and 7. timm rolls such maps before it fills them up, so that what the
+    # roll brings together sees each other; of 64 pixels the maps are 16 and 8
+    *(
+        Case(
+            "swin_t",
+            layout,
+            jittered(oracle),
+            side=side,
+            overrides={"embed_dim": 24, "depths": (2, 2), "head_dim": 8, "window_size": 4},
+        )
+        for side, layout, oracle in (
+            (
+                56,
+                "torchvision",
+                lambda: SwinTransformer(
+                    [4, 4], embed_dim=24, depths=[2, 2], num_heads=[3, 6], window_size=[4, 4], num_classes=1000
+                ),
+            ),
+            (
+                64,
+                "timm",
+                timm(
+                    "swin_tiny_patch4_window7_224",
+                    img_size=64,
+                    embed_dim=24,
+                    depths=(2, 2),
+                    num_heads=(3, 6),
+                    window_size=4,
+                ),
+            ),
+            (
+                56,
+                "transformers",
+                transformers(
+                    "SwinForImageClassification",
+                    "SwinConfig",
+                    image_size=56,
+                    embed_dim=24,
+                    depths=[2, 2],
+                    num_heads=[3, 6],
+                    window_size=4,
+                    num_labels=1000,
+                    attn_implementation="sdpa",
+                ),
+            ),
+        )
+    ),
+    *(Case(f"swin_{size}", "torchvision", torchvision(f"swin_{size}"), side=96, slow=True) for size in "tsb"),
+    Case("swin_t", "timm", timm("swin_tiny_patch4_window7_224"), side=224, slow=True),
 ]
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from fieldguide.weights.rows import concat, ignore, reshape, split, squeeze, tied, transpose
+from fieldguide.weights.rows import concat, derived, ignore, interleave, reshape, split, squeeze, tied, transpose
 from fieldguide.weights.table import Table
 
 QKV = ("query", "key", "value")
@@ -37,6 +37,28 @@ def test_transpose_turns_matrices_and_leaves_vectors():
     assert torch.equal(ours["linear.weight"], theirs["fc.weight"].T)
     assert torch.equal(ours["linear.bias"], theirs["fc.bias"])
     assert_same(table.write(ours), theirs)
+
+
+def test_what_follows_from_another_tensor_is_checked_by_the_loader_and_written_back():
+    table = Table({"bias.{i}.table": "biases.{i}.weight", "bias.{i}.size": derived("bias.{i}.table", size_of)})
+    theirs = {f"bias.{i}.table": torch.randn(i + 2, 2) for i in range(2)}
+    theirs |= {f"bias.{i}.size": torch.tensor(i + 2) for i in range(2)}
+    plan = table.plan(theirs)
+    assert plan.surplus == []
+    assert [(move.sources, move.targets) for move in plan.derived] == [
+        ((f"bias.{i}.table",), (f"bias.{i}.size",)) for i in range(2)
+    ]
+    ours = read(table, theirs)
+    assert ours.keys() == {"biases.0.weight", "biases.1.weight"}
+    assert_same(table.write(ours), theirs)
+    del theirs["bias.1.size"]
+    assert table.plan(theirs).surplus == [], "files may lack it"
+    del theirs["bias.0.table"]
+    assert table.plan(theirs).surplus == ["bias.0.size"], "nothing says what it should be"
+
+
+def size_of(tensor):
+    return torch.tensor(len(tensor))
 
 
 def test_a_transposed_fused_projection_splits_into_its_parts():
@@ -72,6 +94,20 @@ def test_a_convolution_over_the_whole_map_is_a_linear_layer():
     assert_same(table.write(ours), theirs)
 
 
+def test_interleaved_features_alternate_on_one_axis_and_leave_tensors_without_it():
+    theirs = {
+        "fc.weight": torch.arange(12.0).view(3, 4),
+        "fc.bias": torch.arange(3.0),
+        "norm.weight": torch.arange(6.0),
+    }
+    table = Table({"fc.*": interleave("linear.*", axis=1), "norm.*": interleave("scale.*", axis=0)})
+    ours = read(table, theirs)
+    assert ours["linear.weight"][0].tolist() == [0, 2, 1, 3]
+    assert ours["linear.bias"].tolist() == [0, 1, 2]
+    assert ours["scale.weight"].tolist() == [0, 3, 1, 4, 2, 5]
+    assert_same(table.write(ours), theirs)
+
+
 @pytest.mark.parametrize("axes", [(0,), (0, 1), (1, 3), (-1, -2), (-3, -1), (0, -1)])
 def test_squeezing_is_undone_at_the_same_axes(axes):
     shape = [2, 3, 4, 5]
@@ -86,7 +122,12 @@ def test_squeezing_is_undone_at_the_same_axes(axes):
 
 @pytest.mark.parametrize(
     ("row", "shape"),
-    [(split("{part}", *QKV), (4, 2)), (squeeze("b", 0), (2, 3)), (reshape("b", (-1, 4), (-1, 2, 2)), (3, 3))],
+    [
+        (split("{part}", *QKV), (4, 2)),
+        (squeeze("b", 0), (2, 3)),
+        (reshape("b", (-1, 4), (-1, 2, 2)), (3, 3)),
+        (interleave("b", 0), (3,)),
+    ],
 )
 def test_a_shape_that_a_row_cannot_change_is_an_error(row, shape):
     table = Table({"a": row})

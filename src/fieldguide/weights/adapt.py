@@ -33,6 +33,28 @@ def class_token_and_grid(positions: Tensor, shape: tuple[int, ...]) -> Tensor | 
     side, new_side = (math.isqrt(max(0, length - 1)) for length in (len(positions), shape[0]))
     if not side or not new_side or (1 + side**2, 1 + new_side**2) != (len(positions), shape[0]):
         return None
-    grid = positions[1:].float().T.reshape(1, -1, side, side)
-    resized = functional.interpolate(grid, (new_side, new_side), mode="bicubic", antialias=True)
-    return torch.cat((positions[:1], resized[0].flatten(1).T.to(positions.dtype)))
+    return torch.cat((positions[:1], resize_grid(positions[1:], (side, side), (new_side, new_side))))
+
+
+def resize_grid(positions: Tensor, size: tuple[int, int], new_size: tuple[int, int]) -> Tensor:
+    """Positions ``(h · w, d)`` of a grid, row by row, for another grid ``(h' · w', d)``."""
+    grid = positions.unflatten(0, size).to(torch.promote_types(positions.dtype, torch.float32))
+    down, right = (_bicubic(*lengths, like=grid) for lengths in zip(size, new_size, strict=True))
+    return torch.einsum("ih,jw,hwd->ijd", down, right, grid).flatten(0, 1).to(positions.dtype)
+
+
+def _bicubic(length: int, new_length: int, *, like: Tensor) -> Tensor:
+    """One side's weights, ``(new_length, length)``; torch 2.15 mistakes those of rows where the new width is 1."""
+    each = torch.eye(length, dtype=like.dtype, device=like.device)[None, None]
+    return functional.interpolate(each, (new_length, length), mode="bicubic", antialias=True)[0, 0]
+
+
+def vocabulary(tokens: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """Token vectors ``(v, d)`` for another vocabulary: the published ones in order; each new one is their mean.
+
+    The mean is what a network can say least wrongly of a token that it has never seen (Hewitt 2021).
+    """
+    if tokens.ndim != 2 or tokens.shape[1:] != shape[1:]:
+        return None
+    new = tokens.mean(0, keepdim=True).expand(max(0, shape[0] - len(tokens)), -1)
+    return torch.cat((tokens[: shape[0]], new))

@@ -45,10 +45,14 @@ class Fit:
         return len(self.missing) + len(self.surplus) + len(self.plan.surplus), len(self.misshapen)
 
     def values(self, without: Collection[str] = ()) -> dict[str, Tensor]:
-        """Their tensors under our names, apart from some of ours; FieldguideError where tied tensors differ."""
+        """Their tensors under our names, apart from some of ours; FieldguideError where two of them disagree."""
         for name, first in self.plan.repeats.items():
             if not torch.equal(self.theirs[name], self.theirs[first]):
                 raise FieldguideError(f"the checkpoint has two tensors, {name} and {first}, where this model has one")
+        for move in self.plan.derived:
+            for name, tensor in move(self.theirs).items():
+                if not torch.equal(self.theirs[name], tensor):
+                    raise FieldguideError(f"the checkpoint's {name} is not what follows from its {move.sources[0]}")
         moves = [move for move in self.plan.moves if not set(move.targets) <= set(without)]
         return {name: tensor for move in moves for name, tensor in move(self.theirs).items() if name not in without}
 

@@ -52,6 +52,7 @@ def load_weights(
     conventions = _follow(model, fit.family.conventions.get(fit.layout, {}))
     absent = {name: fit.table.why_missing(name) or "" for name in ours if name not in fit.arriving}
     repeats = {name: f"the same tensor as {first}" for name, first in fit.plan.repeats.items()}
+    repeats |= {move.targets[0]: f"it follows from {move.sources[0]}" for move in fit.plan.derived}
     unused = {fit.origins[name]: reason for name, reason in kept.items() if name in fit.surplus}
     return Report(
         source=where,

@@ -37,6 +37,14 @@ class Tied:
     first: str
 
 
+@dataclass(frozen=True)
+class Derived:
+    """A tensor of theirs that another of theirs determines; checked where a file has it, and written back."""
+
+    source: str
+    compute: Callable[[Tensor], Tensor]
+
+
 def as_row(row: str | Row) -> Row:
     """A bare name is the row that changes nothing."""
     return Row(row) if isinstance(row, str) else row
@@ -119,6 +127,11 @@ def interleave(row: str | Row, axis: int) -> Row:
 def tied(first: str) -> Tied:
     """A tensor that repeats another of theirs: ``"lm_head.weight": tied("wte.weight")``."""
     return Tied(first)
+
+
+def derived(source: str, compute: Callable[[Tensor], Tensor]) -> Derived:
+    """A tensor without information of its own: ``"bias.{i}.index": derived("bias.{i}.table", index_of)``."""
+    return Derived(source, compute)
 
 
 def ignore(reason: str) -> Ignored:

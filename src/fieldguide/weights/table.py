@@ -13,13 +13,13 @@
 Left is theirs, right is ours. Every tensor must match exactly one row, whichever side one starts from.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
 
 from fieldguide.weights.names import Pattern, Values, any_of
-from fieldguide.weights.rows import Change, Ignored, Row, Tied, as_row
+from fieldguide.weights.rows import Change, Derived, Ignored, Row, Tied, as_row
 
 COUNTERS = {"*.num_batches_tracked": "older files do not count batches"}
 
@@ -48,6 +48,8 @@ class Plan(NamedTuple):
     """Name → reason."""
     repeats: dict[str, str]
     """Name → the tied tensor that it must equal."""
+    derived: list[Move]
+    """From the tensors that determine others to those, which must equal what they give."""
 
 
 class _Side(NamedTuple):
@@ -94,7 +96,7 @@ class Table:
 
     def __init__(
         self,
-        rows: Mapping[str, str | Row | Ignored | Tied],
+        rows: Mapping[str, str | Row | Ignored | Tied | Derived],
         *,
         aliases: Mapping[str, str] | None = None,
         optional: Mapping[str, str] = COUNTERS,
@@ -102,10 +104,14 @@ class Table:
     ):
         reading: list[_Rule] = []
         writing: list[_Rule] = []
+        derived: list[_Rule] = []
         self._other: list[tuple[Pattern, Ignored | Tied]] = []
         for name, row in rows.items():
             if isinstance(row, Ignored | Tied):
                 self._other.append((Pattern(name), row))
+                continue
+            if isinstance(row, Derived):
+                derived.append(_Rule(_side(row.source, ()), _side(name, ()), (_each(row.compute),)))
                 continue
             row = as_row(row)
             theirs, ours = (_side(text, row.parts) for text in (name, row.ours))
@@ -113,7 +119,7 @@ class Table:
                 raise ValueError(f"{name!r} and {row.ours!r} have different indices")
             reading.append(_Rule(theirs, ours, row.read))
             writing.append(_Rule(ours, theirs, row.write))
-        self._reading, self._writing = _Rules(reading), _Rules(writing)
+        self._reading, self._writing, self._derived = _Rules(reading), _Rules(writing), _Rules(derived)
         self._aliases = [(Pattern(old), Pattern(new)) for old, new in (aliases or {}).items()]
         self._absent = _reasons(absent or {})
         self._optional = [*self._absent, *_reasons(optional)]
@@ -149,10 +155,11 @@ class Table:
                     repeats[name] = row.first if row.first in names else stands_in[row.first]
                 else:
                     stands_in[row.first] = name
-        special = {*ignored, *repeats, *stands_in.values()}
+        derived = [move for name in names for move in self._derived.matching(name) if move.targets[0] in names]
+        special = {*ignored, *repeats, *stands_in.values(), *(move.targets[0] for move in derived)}
         moves, surplus = _moves(self._reading, [*(name for name in names if name not in special), *stands_in])
         moves = [move._replace(sources=tuple(stands_in.get(name, name) for name in move.sources)) for move in moves]
-        return Plan(moves, [stands_in.get(name, name) for name in surplus], ignored, repeats)
+        return Plan(moves, [stands_in.get(name, name) for name in surplus], ignored, repeats, derived)
 
     def why_missing(self, ours: str) -> str | None:
         """The reason for which a file of this layout may lack a tensor of ours, or None when it must have it."""
@@ -164,7 +171,10 @@ class Table:
         moves, surplus = _moves(self._writing, names)
         if surplus:
             raise KeyError(*surplus)
-        return {name: tensor.contiguous() for move in moves for name, tensor in move(ours).items()}
+        theirs = {name: tensor.contiguous() for move in moves for name, tensor in move(ours).items()}
+        for move in [move for name in theirs for move in self._derived.matching(name)]:
+            theirs |= move(theirs)
+        return theirs
 
     def theirs(self, ours: Iterable[str]) -> list[str]:
         """What this layout calls tensors of ours; a name that it cannot write stays."""
@@ -175,6 +185,10 @@ class Table:
 def _side(text: str, parts: tuple[str, ...]) -> _Side:
     pattern = Pattern(text, parts)
     return _Side(pattern, parts if "part" in pattern.variables else ())
+
+
+def _each(compute: Callable[[Tensor], Tensor]) -> Change:
+    return lambda tensors: [compute(tensor) for tensor in tensors]
 
 
 def _reasons(patterns: Mapping[str, str]) -> list[tuple[Pattern, str]]:
