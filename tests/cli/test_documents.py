@@ -30,6 +30,13 @@ def test_the_example_of_fine_tuning_runs(capsys: pytest.CaptureFixture[str]) -> 
     assert "stages.2" in capsys.readouterr().out
 
 
+def test_the_example_of_text_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(blocks(ROOT / "docs" / "text.md", "python")[0], "docs/text.md", "exec"), {})
+    bits, _, text = capsys.readouterr().out.partition("\n")
+    assert float(bits.split()[0]) < 5, "8 is what knowing nothing costs"
+    assert text.strip()
+
+
 def test_the_mask_is_what_the_command_draws() -> None:
     assert mask_text(parse("Causal() & Window(8) | Global([0])"), 32) in README
 
