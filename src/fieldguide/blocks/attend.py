@@ -42,16 +42,21 @@ def attend(
     a weight is dropped. Fewer key/value heads than query heads are shared (Ainslie et al. 2023). A query that may see
     nothing returns zeros, with zero gradients. Raises FieldguideError for what is no mask and sizes that do not fit.
     """
-    if bias is None and k.shape == v.shape and (q.shape == k.shape or _same_but_length(q, k)):
-        square, kind = q.shape[2] == k.shape[2], type(mask)  # nothing to pick: the shortest way
-        if kind is Full or (kind is Causal and (square or q.shape[2] == 1)):
-            return F.scaled_dot_product_attention(q, k, v, None, dropout, kind is Causal and square, scale=scale)
+    if bias is None and k.shape == v.shape and _same_but_length(q, k):  # nothing to pick: the shortest way
+        kind = type(mask)
+        if kind is Full:
+            return F.scaled_dot_product_attention(q, k, v, None, dropout, scale=scale)
+        if kind is Causal and ((square := q.shape[2] == k.shape[2]) or q.shape[2] == 1):
+            return F.scaled_dot_product_attention(q, k, v, None, dropout, square, scale=scale)
     _check(q, k, v, mask, bias)
     q, k, v = _autocast(q, k, v)
     return choose(Case.of(q, k, mask, bias, dropout)).compute(q, k, v, mask, bias, scale, dropout)
 
 
 def _same_but_length(q: Tensor, k: Tensor) -> bool:
+    """Quick where lengths agree too; a traced graph must not depend on whether they happen to."""
+    if not torch.compiler.is_compiling() and q.shape == k.shape:
+        return True
     return q.shape[:2] == k.shape[:2] and q.shape[3:] == k.shape[3:]
 
 
