@@ -9,7 +9,7 @@ from torchvision import models
 
 from fieldguide.errors import DamagedFile
 from fieldguide.models import create_model, load_model, save_model
-from fieldguide.weights import load_weights
+from fieldguide.weights import export_weights, load_weights
 from fieldguide.weights.preprocessing import TO_PLUS_MINUS_ONE, Preprocessing, preprocessing_of
 
 
@@ -44,6 +44,11 @@ def test_the_public_inception_networks_want_minus_one_to_one():
 def test_the_cifar_networks_see_small_images():
     found = preprocessing_of(None, "resnet20_cifar", "cifar")
     assert found == Preprocessing(size=32, resize=32)
+
+
+def test_text_is_not_prepared_as_an_image():
+    model = create_model("gpt_mini")
+    assert load_weights(create_model("gpt_mini"), export_weights(model, "transformers")).preprocessing is None
 
 
 def test_what_timm_writes(tmp_path, published):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fieldguide.catalog import find
 from fieldguide.errors import DamagedFile
 from fieldguide.weights.files import read_json
 
@@ -57,10 +58,13 @@ class Preprocessing:
 
 
 def preprocessing_of(place: Path | None, name: str, layout: str) -> Preprocessing | None:
-    """What belongs to the weights at ``place`` of the network called ``name``; None for our own layouts.
+    """What belongs to the weights at ``place`` of the network called ``name``; None for our own layouts and for text.
 
     Raises :class:`DamagedFile` for a configuration file that does not hold what its library writes.
     """
+    row = find(name)
+    if row is not None and row.image is None:
+        return None
     folder = place if place is None or place.is_dir() else place.parent
     if folder is not None:
         try:
