@@ -3,6 +3,7 @@
 Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models", eq. 3: h = W₀x + (α / r) B A x, B zero at first.
 """
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -93,8 +94,9 @@ class _Adapted(nn.Module):
         del self.down, self.up, self.dropout, self.scale
         self.__class__ = self.plain
 
+    @abstractmethod
     def _pair(self, rank: int) -> tuple[Plain, Plain]:
-        raise NotImplementedError
+        """The layers A and B of a rank."""
 
     def _by_group(self, weight: Tensor) -> Float[Tensor, "groups outputs inputs"]:
         return weight.detach().flatten(1).unflatten(0, (getattr(self, "groups", 1), -1))
