@@ -93,3 +93,15 @@ def test_a_layout_brings_its_librarys_constants():
     assert not torch.allclose(model(x), plain)
     load_weights(model, theirs)
     assert torch.equal(model(x), plain)
+
+
+def test_the_last_library_counts():
+    timm = pytest.importorskip("timm")
+    public = torchvision.models.mobilenet_v3_small().eval()
+    model = create_model("mobilenet_v3_small", weights=timm.create_model("mobilenetv3_small_100").state_dict()).eval()
+    load_weights(model, public.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(model(x), public(x))
+    assert model.config == create_model("mobilenet_v3_small").config
+    mine = create_model("mobilenet_v3_small", weights=public.state_dict(), norm_eps=1e-4)
+    assert mine.config.norm_eps == mine.stem.norm.eps == 1e-4, "what was asked for stays"

@@ -3,6 +3,9 @@
 Values are compared in ``test_parity.py``; nothing here needs memory for weights.
 """
 
+from dataclasses import asdict
+from typing import Any
+
 import pytest
 import torch
 import torchvision
@@ -32,6 +35,10 @@ def each(without: set[str]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("name", [pytest.param(name, marks=slow) for name, slow in marks.items()])
 
 
+def constants(layout: str, name: str) -> dict[str, Any]:
+    return family_named(name.split("_")[0]).conventions_of(layout, name)
+
+
 def outline(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in state.items()}
 
@@ -41,6 +48,10 @@ def test_torchvision_calls_every_tensor_so(name):
     with torch.device("meta"):
         ours, theirs = create_model(name), torchvision.models.get_model(name, weights=None)
     assert outline(export_weights(ours, "torchvision")) == outline(theirs.state_dict())
+    conventions = constants("torchvision", name)
+    norms = {(norm.eps, norm.momentum) for norm in theirs.modules() if isinstance(norm, nn.BatchNorm2d)}
+    assert norms == {(conventions["norm_eps"], conventions["norm_momentum"])}
+    assert asdict(ours.config) | conventions == asdict(ours.config), "our own sizes are torchvision's"
 
 
 @each(without=set())
@@ -49,7 +60,7 @@ def test_timm_calls_every_tensor_so_and_has_these_constants(name):
     with torch.device("meta"):
         ours, theirs = create_model(name), timm.create_model(TIMM[name])
     assert outline(export_weights(ours, "timm")) == outline(theirs.state_dict())
-    conventions = family_named(name.split("_")[0]).conventions["timm"]
+    conventions = constants("timm", name)
     norms = {(norm.eps, norm.momentum) for norm in theirs.modules() if isinstance(norm, nn.BatchNorm2d)}
     assert norms == {(conventions["norm_eps"], conventions["norm_momentum"])}
 
@@ -60,7 +71,7 @@ def test_timms_tensorflow_models_have_the_same_names_and_other_constants(name):
     with torch.device("meta"):
         ours, theirs = create_model(name), timm.create_model(f"tf_{TIMM[name]}")
     assert outline(export_weights(ours, "timm_tf")) == outline(theirs.state_dict())
-    conventions = family_named(name.split("_")[0]).conventions["timm_tf"]
+    conventions = constants("timm_tf", name)
     norms = {(norm.eps, norm.momentum) for norm in theirs.modules() if isinstance(norm, nn.BatchNorm2d)}
     assert norms == {(conventions["norm_eps"], conventions["norm_momentum"])}
     strided = {

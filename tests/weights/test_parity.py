@@ -199,7 +199,8 @@ CASES = [
     ),
     *(
         Case(f"regnet_{size}", "torchvision", torchvision(f"regnet_{size}"), slow=True)
-        for size in ("x_800mf", "x_1_6gf", "x_3_2gf", "x_8gf", "y_800mf", "y_1_6gf", "y_3_2gf", "y_8gf")
+        for kind in "xy"
+        for size in (f"{kind}_{flops}" for flops in ("800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf"))
     ),
     *(
         Case(f"regnet_{size}", "timm", timm(f"regnet{theirs}"), slow=True)

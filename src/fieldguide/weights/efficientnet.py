@@ -63,8 +63,12 @@ FAMILY = Family(
     },
     adapt={"stem.conv.weight": first_convolution},
     conventions={
-        "torchvision": {"padding": "symmetric"},
-        "timm": {"norm_eps": 1e-5, "norm_momentum": 0.1, "padding": "symmetric"},
-        "timm_tf": {"norm_eps": 1e-3, "norm_momentum": 0.1, "padding": "same"},
+        "torchvision": {
+            "*": {"norm_eps": 1e-5, "norm_momentum": 0.1, "padding": "symmetric"},
+            "efficientnet_b[5-7]": {"norm_eps": 1e-3, "norm_momentum": 0.01},
+            "efficientnet_v2_*": {"norm_eps": 1e-3},
+        },
+        "timm": {"*": {"norm_eps": 1e-5, "norm_momentum": 0.1, "padding": "symmetric"}},
+        "timm_tf": {"*": {"norm_eps": 1e-3, "norm_momentum": 0.1, "padding": "same"}},
     },
 )

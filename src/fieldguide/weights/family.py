@@ -27,11 +27,17 @@ class Family:
     """Shell patterns of our names that belong to the published task and that fine-tuning begins anew."""
     adapt: Mapping[str, Adaptation] = field(default_factory=dict)
     """Our name → how its tensor is made to fit another shape."""
-    conventions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Layout → fields of the model's config that its library fixes and that no file holds, such as ``norm_eps``."""
+    conventions: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """Layout → shell pattern of catalog names → fields of the model's config that its library fixes and that no file
+    holds, such as ``norm_eps``; later patterns add to earlier ones."""
 
     def is_head(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self.head)
+
+    def conventions_of(self, layout: str, size: str) -> dict[str, Any]:
+        """What a library fixes for the size of this catalog name."""
+        patterns = self.conventions.get(layout, {}).items()
+        return {name: value for sizes, fields in patterns if fnmatchcase(size, sizes) for name, value in fields.items()}
 
 
 def family_named(name: str) -> Family:

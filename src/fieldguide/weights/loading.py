@@ -45,11 +45,12 @@ def load_weights(
     values |= {name: fitted for name in adapted if (fitted := fit.adapt(name, values[name])) is not None}
     kept |= _broken(values, fit, where, strict=strict)
     values = {name: tensor for name, tensor in values.items() if name not in kept}
-    preprocessing = preprocessing_of(place, getattr(model, "name", ""), fit.layout)
+    size = getattr(model, "name", "")
+    preprocessing = preprocessing_of(place, size, fit.layout)
     _fill(model, ours, values)
     if preprocessing is not None:
         model.preprocessing = preprocessing  # pyright: ignore[reportArgumentType]
-    conventions = _follow(model, fit.family.conventions.get(fit.layout, {}))
+    conventions = _follow(model, fit.family.conventions_of(fit.layout, size))
     absent = {name: fit.table.why_missing(name) or "" for name in ours if name not in fit.arriving}
     repeats = {name: f"the same tensor as {first}" for name, first in fit.plan.repeats.items()}
     repeats |= {move.targets[0]: f"it follows from {move.sources[0]}" for move in fit.plan.derived}

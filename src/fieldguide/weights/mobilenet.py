@@ -137,9 +137,12 @@ FAMILY = Family(
     },
     adapt={"stem.conv.weight": first_convolution},
     conventions={
-        "torchvision": {"padding": "symmetric"},
-        "timm": {"norm_eps": 1e-5, "norm_momentum": 0.1, "padding": "symmetric"},
-        "timm_tf": {"norm_eps": 1e-3, "norm_momentum": 0.1, "padding": "same"},
-        "transformers": {"norm_eps": 1e-3, "padding": "same"},
+        "torchvision": {
+            "mobilenet_v2": {"norm_eps": 1e-5, "norm_momentum": 0.1, "padding": "symmetric"},
+            "mobilenet_v3_*": {"norm_eps": 1e-3, "norm_momentum": 0.01, "padding": "symmetric"},
+        },
+        "timm": {"*": {"norm_eps": 1e-5, "norm_momentum": 0.1, "padding": "symmetric"}},
+        "timm_tf": {"*": {"norm_eps": 1e-3, "norm_momentum": 0.1, "padding": "same"}},
+        "transformers": {"*": {"norm_eps": 1e-3, "padding": "same"}},
     },
 )
