@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import blake2b
 from math import ceil
 from struct import pack
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -17,6 +18,16 @@ from fieldguide.shapes import Float, Int, Tensor
 
 _AHEAD = 2
 """Batches prepared while the current one is used, when reading takes time."""
+
+
+@runtime_checkable
+class BatchSettings(Protocol):
+    """The numbers of ``fieldguide.Recipe()`` that batches follow from; anything with these fields will do."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
 
 
 def stream(*place: int) -> torch.Generator:
@@ -65,7 +76,7 @@ class Feed:
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Float[Tensor, "b c h w"], Tensor]]:
         """(inputs, targets) of the batches ``start``, ``start + 1``, … of an epoch; the tail of ``batches(epoch)``.
 
-        Targets are class numbers (b,), or shares of the classes (b, num_classes) under mixup.
+        Targets are class numbers (b,), or shares of the classes (b, num_classes) under mixup or cutmix.
         """
         order = self._order(epoch).split(self.batch_size)
         if isinstance(self.split.pixels, InMemory):

@@ -1,19 +1,19 @@
-"""A folder with one sub-folder of images for each class, or ``train/ val/ test/`` of such folders."""
+"""A folder with one sub-folder of images (or texts) for each class, or ``train/ val/ test/`` of such folders."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fieldguide.data.decode import SUFFIXES
 from fieldguide.data.files import PART_NAMES, Listing, Row
 from fieldguide.errors import FieldguideError
 
-_WANTED = "put each class's images into a sub-folder of its own, or list them in a CSV of path,label"
 
-
-def list_folder(folder: Path) -> Listing:
+def list_folder(folder: Path, suffixes: Sequence[str] = SUFFIXES, kind: str = "images") -> Listing:
     """Every image below each class folder, in sorted order; other files and hidden ones are not looked at.
 
-    ``val`` may also be called ``valid`` or ``validation``; ``val`` or ``test`` may be missing. Raises
-    ``FieldguideError`` for a folder without class folders and for a class folder without images.
+    ``val`` may also be called ``valid`` or ``validation``; ``val`` or ``test`` may be missing. Other ``suffixes`` list
+    other files, which errors call by their ``kind``. Raises ``FieldguideError`` for a folder without class folders and
+    for a class folder without images.
     """
     inside = _folders(folder)
     names = {path.name for path in inside}
@@ -23,24 +23,27 @@ def list_folder(folder: Path) -> Listing:
             raise FieldguideError(
                 f"{folder} holds train/ but also {strange[0]}/; beside train/ only val/ and test/ are understood"
             )
-        rows = [row for path in inside for row in _rows(folder, path, PART_NAMES[path.name])]
+        rows = [row for path in inside for row in _rows(folder, path, PART_NAMES[path.name], suffixes, kind)]
     elif names and names <= set(PART_NAMES):
         raise FieldguideError(f"{folder} holds {', '.join(sorted(names))} but no train/")
     else:
-        rows = _rows(folder, folder, "train")
+        rows = _rows(folder, folder, "train", suffixes, kind)
     return Listing(folder, folder, rows)
 
 
-def _rows(root: Path, part_folder: Path, part: str) -> list[Row]:
+def _rows(root: Path, part_folder: Path, part: str, suffixes: Sequence[str], kind: str) -> list[Row]:
     classes = _folders(part_folder)
     if not classes:
-        raise FieldguideError(f"{part_folder} has no class folders ({_contents(part_folder)}); {_WANTED}")
+        raise FieldguideError(
+            f"{part_folder} has no class folders ({_contents(part_folder)}); put each class's {kind} into a sub-folder "
+            "of its own, or list them in a CSV with their labels"
+        )
     rows = []
     for folder in classes:
-        files = sorted(path for path in folder.rglob("*") if _is_image(path))
+        files = sorted(path for path in folder.rglob("*") if _is_one_of(path, suffixes))
         if not files:
             raise FieldguideError(
-                f"class folder {folder} has no images ({_contents(folder)}); accepted: {' '.join(SUFFIXES)}"
+                f"class folder {folder} has no {kind} ({_contents(folder)}); accepted: {' '.join(suffixes)}"
             )
         rows += [Row(part, folder.name, path.relative_to(root).as_posix()) for path in files]
     return rows
@@ -50,8 +53,8 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _is_one_of(path: Path, suffixes: Sequence[str]) -> bool:
+    return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
 
 
 def _contents(folder: Path) -> str:

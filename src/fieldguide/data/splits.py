@@ -54,7 +54,7 @@ def stratified(
         if count < 2:
             raise FieldguideError(
                 f"class {name!r} has {count} sample{'' if count == 1 else 's'} left to split; each needs at least "
-                "3 (training, validation, test): add images, remove the class, or give train/, val/ and test/ yourself"
+                "3 (training, validation, test): add samples, remove the class, or give train, val and test yourself"
             )
     quota = counts.double() * share
     held_per_class = quota.floor().long()
