@@ -29,7 +29,7 @@ install:
 	@sh tools/install.sh $(VENV) ""
 
 install-dev:
-	@sh tools/install.sh $(VENV) "dev,parity,export"
+	@sh tools/install.sh $(VENV) "dev,parity,export,optimizers,text"
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -19,7 +19,7 @@ wanted=$(cat pyproject.toml constraints.txt tools/install.sh | cksum)
 mark() { echo "$venv/.installed-$(echo "${1:-core}" | tr ',' '-')"; }
 current() { [ -x "$venv/bin/fieldguide" ] && [ "$(cat "$(mark "$1")" 2>/dev/null)" = "$wanted" ]; }
 # The development environment holds everything the plain one does.
-if current "$extras" || { [ -z "$extras" ] && current dev,parity,export; }; then exit 0; fi
+if current "$extras" || { [ -z "$extras" ] && current dev,parity,export,optimizers,text; }; then exit 0; fi
 
 now() { date +%s; }
 began=$(now)

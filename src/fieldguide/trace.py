@@ -43,6 +43,10 @@ class Epoch(TypedDict):
     train_loss: float
     val_loss: NotRequired[float]
     val_accuracy: NotRequired[float]
+    noise_scale: NotRequired[float]
+    """Samples a step from which more of them gain little; see ``train.gradients``."""
+    batch_advice: NotRequired[str]
+    """What that means for this training, in a sentence."""
     seconds: float
     samples_per_second: float
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldguide.data import normalize
-from fieldguide.data.transforms import Affine, Erase, Flip, Mixup, Shift, changes
+from fieldguide.data.transforms import Affine, CutMix, EitherMix, Erase, Flip, Mixup, Shift, changes, mixing
 from fieldguide.train.recipe import AugmentRecipe
 
 
@@ -118,6 +118,49 @@ def test_mixup_draws_from_the_beta_distribution() -> None:
     own = targets.diagonal().double()
     assert float(own.mean()) == pytest.approx(0.5, abs=0.03)
     assert float(own.var()) == pytest.approx(1 / (4 * (2 * 0.4 + 1)), abs=0.01)  # variance of Beta(α, α)
+
+
+@given(st.floats(0.05, 2.0), st.integers(0, 100))
+def test_cutmix_pastes_one_box_and_counts_its_pixels(alpha: float, seed: int) -> None:
+    labels, b = torch.arange(8), 8
+    batch = torch.arange(b).float()[:, None, None, None].expand(b, 2, 7, 9)  # every pixel tells whose it is
+    mixed, targets = CutMix(alpha, 8)(batch, labels, generator(seed))
+    for own, (image, shares) in enumerate(zip(mixed.long(), targets, strict=True)):
+        assert torch.equal(image[0], image[1])
+        counts = torch.bincount(image[0].flatten(), minlength=8) / 63
+        assert torch.allclose(counts, shares, atol=1e-6)
+        pasted = image[0] != own
+        rows, columns = pasted.any(1), pasted.any(0)
+        assert int(pasted.sum()) == int(rows.sum()) * int(columns.sum()), "not a rectangle"
+        for line in (rows, columns):
+            assert int(line.int().diff().abs().sum()) <= 2, "not connected"
+
+
+def test_cutmix_boxes_have_the_area_that_the_paper_draws() -> None:
+    """λ uniform for α = 1, the centre uniform, the box cut at the edges: its mean share by numbers drawn with NumPy."""
+    side, n = 64, 4000
+    _, targets = CutMix(1.0, n)(torch.zeros(n, 1, side, side), torch.arange(n), generator())
+    draw = np.random.default_rng(0)
+    half = np.sqrt(1 - draw.uniform(size=200_000)) / 2
+    cut = [np.minimum(1, centre + half) - np.maximum(0, centre - half) for centre in draw.uniform(size=(2, len(half)))]
+    assert float(targets.diagonal().mean()) == pytest.approx(1 - float((cut[0] * cut[1]).mean()), abs=0.01)
+
+
+def test_cutmix_reaches_every_pixel() -> None:
+    batch = torch.arange(3000).float()[:, None, None, None].expand(3000, 1, 8, 8)
+    mixed, _ = CutMix(1.0, 3000)(batch, torch.arange(3000), generator())
+    assert (mixed != batch).float().mean(0).min() > 0.1
+
+
+def test_mixing_both_ways_takes_turns() -> None:
+    assert mixing(AugmentRecipe(), 3) is None
+    assert mixing(AugmentRecipe(mixup=0.2), 3) == Mixup(0.2, 3)
+    assert mixing(AugmentRecipe(cutmix=1.0), 3) == CutMix(1.0, 3)
+    both = mixing(AugmentRecipe(mixup=0.2, cutmix=1.0), 3)
+    assert both == EitherMix((Mixup(0.2, 3), CutMix(1.0, 3)))
+    batch, labels = torch.arange(3).float()[:, None, None, None].expand(3, 1, 9, 9), torch.arange(3)
+    blended = [bool((both(batch, labels, generator(i))[0] % 1 != 0).any()) for i in range(200)]
+    assert 60 < sum(blended) < 140
 
 
 def test_normalize_is_the_formula_and_one_image_equals_many() -> None:

@@ -92,6 +92,26 @@ def test_accumulation_changes_nothing_but_memory():
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
+def test_a_plateau_needs_validation():
+    with pytest.raises(FieldguideError, match="plateau needs validation data"):
+        _train(_network(), (_data(), None), schedule=ScheduleRecipe(name="plateau"))
+
+
+def test_a_cycle_of_momentum_needs_momentum():
+    settings = {"optimizer": OptimizerRecipe(name="sgd", momentum=0.0), "schedule": ScheduleRecipe(name="one_cycle")}
+    with pytest.raises(FieldguideError, match=r"moves the momentum .* set optimizer\.momentum above 0"):
+        _train(_network(), (_data(), None), **settings)
+
+
+@pytest.mark.parametrize(("steps", "last"), [(0, 15), (7, 7), (10, 10), (99, 15)])
+def test_the_schedule_ends_where_the_training_does(steps, last):
+    record = History()
+    _train(_network(), (_data(), None), callbacks=[record], epochs=3, steps=steps, schedule=ScheduleRecipe(warmup=0.0))
+    rates = [said["lr"] for said in record.records if said["kind"] == "step"]
+    assert rates == pytest.approx([1e-3 * (1 + math.cos(math.pi * step / last)) / 2 for step in range(last)])
+    assert sum(said["kind"] == "epoch" for said in record.records) == -(-last // 5)
+
+
 def test_equals_a_loop_written_by_hand():
     model, twin = _network(), _network()
     feed = as_feed(_data(), 8, seed=3, shuffle=True)

@@ -2,12 +2,14 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import asdict, replace
+from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldguide.errors import FieldguideError, UnknownField
+from fieldguide.optim import OPTIMIZERS
 from fieldguide.train.recipe import (
     RECIPES,
     AugmentRecipe,
@@ -31,7 +33,13 @@ recipes = st.builds(
     ema=st.floats(0, 0.9999),
     seed=st.integers(0, 2**62),
     optimizer=st.builds(OptimizerRecipe, name=st.sampled_from(["adamw", "sgd"]), lr=st.floats(1e-8, 10)),
-    schedule=st.builds(ScheduleRecipe, warmup=shares, final=shares),
+    schedule=st.builds(
+        ScheduleRecipe,
+        warmup=shares,
+        final=shares,
+        weight_decay_final=st.floats(0, 100),
+        milestones=st.sampled_from([(), (0.5,), (0.25, 0.5, 0.75)]),
+    ),
     augment=st.builds(AugmentRecipe, flip=st.booleans(), erase=shares),
     stopping=st.builds(StoppingRecipe, patience=st.integers(0, 100)),
 )
@@ -80,8 +88,21 @@ def test_text_is_read_like_toml():
         ("[optimizer]\nlr = 0", r"optimizer\.lr = 0\.0 must be above 0"),
         ("[optimizer]\nlayer_decay = 0", r"optimizer\.layer_decay = 0\.0 must be above 0 and at most 1"),
         ("[optimizer]\nlr = nan", r"optimizer\.lr = nan must be a number"),
-        ("[optimizer]\nname = 'lion'", r'optimizer\.name = "lion" must be "adamw" or "adam" or "sgd" or "rmsprop"'),
+        ("[optimizer]\nname = 'lyon'", r'optimizer\.name = "lyon" must be "adamw" or "adam" or "sgd" or "rmsprop" or'),
+        ("[optimizer]\nrates = 3", r"optimizer\.rates = 3 must be a table of patterns and numbers"),
+        ("[optimizer.rates]\nstem = 'low'", r"optimizer\.rates = .*'low'.* must be a table of patterns and numbers"),
+        ("[optimizer.rates]\nstem = 0", r"optimizer\.rates\.stem = 0\.0 must be above 0; freeze what is not to learn"),
+        ("swa = 2", r"swa = 2\.0 must be a share of the steps, 0 to 1"),
+        ("lookahead = -1", r"lookahead = -1 must be a number of steps, or 0"),
+        ("sharpness = -1", r"sharpness = -1\.0 must be a radius of at least 0"),
         ("[optimizer]\nbetas = [0.9]", r"optimizer\.betas = \[0\.9\] must be a list of 2 numbers"),
+        ("[schedule]\nmilestones = [0.5, 2]", r"schedule\.milestones = \[0\.5, 2\.0\] must be shares between 0 and 1"),
+        ("[schedule]\nmilestones = 0.5", r"schedule\.milestones = 0\.5 must be a list of numbers"),
+        (
+            "[schedule]\ncycle_momentum = [0.9, 0.8]",
+            r"cycle_momentum = \[0\.9, 0\.8\] must be the lower and the higher",
+        ),
+        ("[schedule]\nname = 'cosin'", r'schedule\.name = "cosin" must be "cosine" or'),
         ("[schedule]\nwarmup = 1.5", r"schedule\.warmup = 1\.5 must be a share of the steps, 0 to 1"),
         ("batch_size = 2.5", r"batch_size = 2\.5 must be a whole number"),
         ("batch_size = true", r"batch_size = true must be a whole number"),
@@ -90,6 +111,10 @@ def test_text_is_read_like_toml():
         ("threads = 0", r'threads = 0 must be at least 1, or "auto"'),
         ("optimizer = 3", r"optimizer = 3 must be a table, \[optimizer\] with its own keys"),
         ("[augment]\nflip = 1", r"augment\.flip = 1 must be true or false"),
+        ("clip_by = 'length'", r'clip_by = "length" must be "norm" or "value" or "adaptive"'),
+        ("focal = -1", r"focal = -1\.0 must be at least 0"),
+        ("class_balance = 2", r"class_balance = 2\.0 must be 0 to 1"),
+        ("[augment]\ncutmix = -1", r"augment\.cutmix = -1\.0 must be at least 0"),
         ("batch_size = ", r"mine\.toml: not a TOML file"),
     ],
 )
@@ -150,3 +175,64 @@ def test_fine_tuning_lays_its_own_defaults_over_the_familys():
     assert load_recipe("resnet", overrides={"head_epochs": 0}, finetune=True).head_epochs == 0
     with pytest.raises(FieldguideError, match="head_epochs = -1 must be a number of epochs"):
         Recipe(head_epochs=-1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"schedule": {"name": "step"}}, r"step needs schedule\.milestones"),
+        ({"schedule": {"name": "step", "warmup": 0.3, "milestones": [0.2]}}, "lies in the warm-up, which is 0.3"),
+        ({"schedule": {"name": "exponential"}}, r"exponential never reaches 0; set schedule\.final"),
+        ({"schedule": {"name": "warmup_stable_decay", "warmup": 0.9}}, "together are longer than the training"),
+        ({"schedule": {"name": "three_phase", "rise": 0.7}}, r"set schedule\.rise to 0\.5 at most"),
+        ({"schedule": {"name": "plateau"}, "stopping": {"patience": 3}}, "plateau waits 5 epochs, but .* after 3"),
+    ],
+)
+def test_schedules_that_contradict_themselves(settings, message):
+    with pytest.raises(FieldguideError, match=message) as caught:
+        from_mapping(settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_later_layer_may_complete_an_earlier_one(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("[schedule]\nname = 'step'\n")
+    assert load_recipe("resnet", file, {"schedule.milestones": "[0.5, 0.75]"}).schedule.milestones == (0.5, 0.75)
+    with pytest.raises(FieldguideError, match=r"step needs schedule\.milestones"):
+        load_recipe("resnet", file)
+
+
+def test_the_names_of_optimizers_are_those_that_can_be_built():
+    assert get_args(get_type_hints(OptimizerRecipe)["name"]) == OPTIMIZERS
+
+
+def test_rates_of_patterns_with_dots(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('[optimizer.rates]\n"stem|stages.0" = 0.1\nhead = 10\n')
+    recipe = load_recipe(file=file, overrides={"optimizer.rates.stages.1": "0.5"})
+    assert recipe.optimizer.rates == {"stem|stages.0": 0.1, "head": 10.0, "stages.1": 0.5}
+    assert from_mapping(tomllib.loads(to_toml(recipe))) == recipe
+    assert differences(Recipe(), load_recipe(overrides={"optimizer.rates.head": 2})) == {
+        "optimizer.rates.head": (None, 2)
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ema": 0.9, "swa": 0.2}, r"two averages of the weights \(ema, swa\); set swa to 0"),
+        (
+            {
+                "ema": 0.9,
+                "optimizer": OptimizerRecipe(name="schedule_free"),
+                "schedule": ScheduleRecipe(name="constant"),
+            },
+            r"two averages of the weights \(ema, schedule_free\); set ema to 0",
+        ),
+        ({"optimizer": OptimizerRecipe(name="schedule_free")}, r'set schedule\.name = "constant"'),
+        ({"sharpness": 0.1, "recompute": "layers"}, "set one of sharpness and recompute off"),
+    ],
+)
+def test_what_does_not_go_together(changes, message):
+    with pytest.raises(FieldguideError, match=message):
+        Recipe(**changes)

@@ -17,8 +17,9 @@ from fieldguide import trace
 from fieldguide.errors import FieldguideError
 from fieldguide.objectives import Classification
 from fieldguide.train import Callback, Recipe, RunFolder, Stopped, fit
-from fieldguide.train.recipe import OptimizerRecipe, StoppingRecipe
+from fieldguide.train.recipe import OptimizerRecipe, ScheduleRecipe, StoppingRecipe
 
+PLATEAU = ScheduleRecipe(name="plateau", plateau_epochs=1, gamma=0.5, warmup=0.0)
 CLOCK = {"seconds", "samples_per_second", "data_wait"}
 
 
@@ -194,8 +195,10 @@ def test_stopped_during_evaluation(unbroken, tmp_path):
         {"stopping": StoppingRecipe(patience=1), "epochs": 8, "optimizer": OptimizerRecipe(lr=0.05)},
         {"memory_format": "channels_last", "accumulation": 1},
         {"head_epochs": 1, "optimizer": OptimizerRecipe(layer_decay=0.5)},
+        {"schedule": PLATEAU, "stopping": StoppingRecipe(min_delta=0.5)},
+        {"schedule": ScheduleRecipe(name="one_cycle", weight_decay_final=3.0)},
     ],
-    ids=["bf16", "fp16", "sgd", "rmsprop", "early stopping", "channels last", "head first"],
+    ids=["bf16", "fp16", "sgd", "rmsprop", "early stopping", "channels last", "head first", "plateau", "one cycle"],
 )
 def test_other_recipes(tmp_path, changes):
     whole, _ = _carry_out(tmp_path / "whole", _recipe(**changes))
@@ -205,6 +208,37 @@ def test_other_recipes(tmp_path, changes):
     assert interruptions == 3
     _assert_same(whole, broken)
     assert len(whole.history) > 1
+
+
+def test_the_rate_of_a_resumed_plateau_has_fallen(tmp_path):
+    """Else the comparison above would say nothing about it."""
+    run, _ = _carry_out(tmp_path / "run", _recipe(schedule=PLATEAU, stopping=StoppingRecipe(min_delta=0.5)))
+    rates = [record["lr"] for record in trace.read(run.folder / "metrics.jsonl", "step")]
+    assert max(record["val_accuracy"] for record in run.history) < 0.5 + run.history[0]["val_accuracy"]
+    assert rates == pytest.approx([1e-3] * 6 + [5e-4] * 3 + [2.5e-4] * 3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"optimizer": OptimizerRecipe(name=name)} for name in ("muon", "lion", "lamb", "soap", "nadam", "adafactor")),
+        {"optimizer": OptimizerRecipe(name="schedule_free"), "schedule": ScheduleRecipe(name="constant"), "ema": 0.0},
+        {"swa": 0.5, "ema": 0.0},
+        {"lookahead": 2, "ema": 0.0, "optimizer": OptimizerRecipe(rates={"1": 0.5})},
+        {"sharpness": 0.05, "precision": "fp16"},
+    ],
+    ids=["muon", "lion", "lamb", "soap", "nadam", "adafactor", "schedule free", "swa", "lookahead", "sharpness"],
+)
+def test_other_optimizers_and_averages_beside_channels_last_kernels(tmp_path, changes):
+    if changes.get("optimizer") == OptimizerRecipe(name="lion"):
+        pytest.importorskip("pytorch_optimizer")
+    recipe = {"memory_format": "channels_last", "accumulation": 1, "epochs": 2} | changes
+    whole, _ = _carry_out(tmp_path / "whole", _recipe(**recipe))
+    broken, interruptions = _carry_out(
+        tmp_path / "broken", _recipe(**recipe, checkpoint_every=2), PullThePlug({3, 7, 11})
+    )
+    assert interruptions == 3
+    _assert_same(whole, broken)
 
 
 def test_the_growth_counter_of_fp16_resumes(tmp_path):

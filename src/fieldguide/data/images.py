@@ -4,17 +4,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
 from fieldguide.data.arrays import ArraySet, array_set, as_pair
+from fieldguide.data.feed import Feed
 from fieldguide.data.pixels import at_size
 from fieldguide.data.resize import ChooseSize, convert_channels, natural_size
 from fieldguide.data.splits import TEST_SHARE, VALIDATION_LIMIT, VALIDATION_SHARE, Split
+from fieldguide.data.transforms import AugmentSettings
 from fieldguide.errors import FieldguideError, did_you_mean
 from fieldguide.shapes import Int, Tensor, UInt8
+
+
+@runtime_checkable
+class FeedSettings(Protocol):
+    """What batches of images depend on besides the images; a ``fieldguide.Recipe`` has it all."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def augment(self) -> AugmentSettings: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +58,12 @@ class ImageData:
     """
     skipped: tuple[str, ...] = ()
     """Files left out because they could not be read."""
+
+    def feeds(self, recipe: FeedSettings) -> tuple[Feed, Feed, Feed]:
+        """Batches of the three parts; those of the training part are shuffled and augmented."""
+        feed = partial(Feed, batch_size=recipe.batch_size, seed=recipe.seed, mean=self.mean, std=self.std)
+        test, val = (feed(part, shuffle=False) for part in (self.test, self.val))
+        return feed(self.train, augment=recipe.augment), val, test
 
     @staticmethod
     def from_arrays(

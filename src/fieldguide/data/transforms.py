@@ -15,7 +15,7 @@ import torch
 from torch import Generator
 from torch.nn import functional as F
 
-from fieldguide.shapes import Float, Int, Tensor, UInt8
+from fieldguide.shapes import Bool, Float, Int, Tensor, UInt8
 
 
 @runtime_checkable
@@ -34,6 +34,8 @@ class AugmentSettings(Protocol):
     def erase(self) -> float: ...
     @property
     def mixup(self) -> float: ...
+    @property
+    def cutmix(self) -> float: ...
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Float[Tensor, "b c h w"]:
@@ -144,13 +146,63 @@ class Mixup:
     def __call__(
         self, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], generator: Generator
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b classes"]]:
-        partner = torch.randperm(len(images), generator=generator)
-        beta = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-        share = torch.from_numpy(beta.beta(self.alpha, self.alpha, len(images)).astype(np.float32))
+        partner, share = _partners(len(images), self.alpha, generator)
         targets = F.one_hot(labels, self.num_classes).float()
-        share = share[:, None]
         mixed = torch.lerp(images[partner], images, share[..., None, None])
         return mixed, torch.lerp(targets[partner], targets, share)
+
+
+@dataclass(frozen=True)
+class CutMix:
+    """A box of another image pasted over one, and the labels mixed by the area that shows of each.
+
+    Yun et al. 2019, "CutMix", §3.1: the box has the share 1 − λ of the area and the image's aspect ratio, λ ~
+    Beta(α, α), and its centre is anywhere; what lies outside is cut off and λ counted again from the pixels that are
+    left. Here λ, box and partner are drawn for each sample.
+    """
+
+    alpha: float
+    num_classes: int
+
+    def __call__(
+        self, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], generator: Generator
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b classes"]]:
+        b, _, h, w = images.shape
+        partner, share = _partners(b, self.alpha, generator)
+        side = (1 - share).sqrt() / 2
+        y, x = torch.rand(2, b, 1, generator=generator)
+        rows, columns = (_between(centre - side, centre + side, length) for centre, length in ((y, h), (x, w)))
+        pasted = rows[:, :, None] & columns[:, None, :]
+        own = 1 - pasted.float().mean((1, 2))[:, None]
+        targets = F.one_hot(labels, self.num_classes).float()
+        mixed = torch.where(pasted[:, None], images[partner], images)
+        return mixed, torch.lerp(targets[partner], targets, own)
+
+
+@dataclass(frozen=True)
+class EitherMix:
+    """One of several ways to mix for each batch, all equally likely."""
+
+    mixes: tuple[Mixup | CutMix, ...]
+
+    def __call__(
+        self, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], generator: Generator
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b classes"]]:
+        chosen = int(torch.randint(len(self.mixes), (), generator=generator))
+        return self.mixes[chosen](images, labels, generator)
+
+
+def _partners(b: int, alpha: float, generator: Generator) -> tuple[Int[Tensor, " b"], Float[Tensor, "b 1"]]:
+    """Whom each sample is mixed with, and the share λ ~ Beta(α, α) that it keeps."""
+    partner = torch.randperm(b, generator=generator)
+    beta = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+    return partner, torch.from_numpy(beta.beta(alpha, alpha, b).astype(np.float32))[:, None]
+
+
+def _between(low: Float[Tensor, "b 1"], high: Float[Tensor, "b 1"], length: int) -> Bool[Tensor, "b n"]:
+    """The pixels of a side whose edges, rounded to whole pixels, lie between these shares of it."""
+    places = torch.arange(length)
+    return (places >= (low * length).round()) & (places < (high * length).round())
 
 
 def changes(settings: AugmentSettings) -> tuple[tuple[Flip | Shift | Affine, ...], tuple[Erase, ...]]:
@@ -165,6 +217,13 @@ def changes(settings: AugmentSettings) -> tuple[tuple[Flip | Shift | Affine, ...
     return tuple(raw), (Erase(settings.erase),) if settings.erase else ()
 
 
+def mixing(settings: AugmentSettings, num_classes: int) -> Mixup | CutMix | EitherMix | None:
+    """How these settings mix pairs of samples: with both ways switched on, one of the two for each batch."""
+    mixes: list[Mixup | CutMix] = [Mixup(settings.mixup, num_classes)] if settings.mixup else []
+    mixes += [CutMix(settings.cutmix, num_classes)] if settings.cutmix else []
+    return EitherMix(tuple(mixes)) if len(mixes) > 1 else mixes[0] if mixes else None
+
+
 class Transform:
     """uint8 images and labels in, augmented and normalised inputs and targets out."""
 
@@ -173,7 +232,7 @@ class Transform:
     ):
         self.factor, self.offset = _coefficients(torch.tensor(mean), torch.tensor(std))
         self.raw, self.normalized = changes(augment) if augment else ((), ())
-        self.mixup = Mixup(augment.mixup, num_classes) if augment and augment.mixup else None
+        self.mix = mixing(augment, num_classes) if augment else None
 
     def __call__(
         self, images: UInt8[Tensor, "b c h w"], labels: Int[Tensor, " b"], generator: Generator
@@ -184,4 +243,4 @@ class Transform:
         inputs = _scale_and_shift(changed, self.factor, self.offset)
         for change in self.normalized:
             inputs = change(inputs, generator)
-        return self.mixup(inputs, labels, generator) if self.mixup else (inputs, labels)
+        return self.mix(inputs, labels, generator) if self.mix else (inputs, labels)

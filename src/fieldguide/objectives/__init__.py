@@ -1,8 +1,10 @@
 """What is minimised."""
 
 from fieldguide.objectives.classification import Classification
+from fieldguide.objectives.focal import class_weights, focal_loss
 from fieldguide.objectives.language import MaskedToken, NextToken, SequenceToSequence
 from fieldguide.objectives.phase import Batch, Metrics, Objective, Phase
+from fieldguide.objectives.regression import Regression
 
 __all__ = [
     "Batch",
@@ -12,5 +14,8 @@ __all__ = [
     "NextToken",
     "Objective",
     "Phase",
+    "Regression",
     "SequenceToSequence",
+    "class_weights",
+    "focal_loss",
 ]

@@ -54,10 +54,14 @@ class NextToken(_Tokens):
     """−log p(token | all before it), for language models (Bengio et al. 2003, eq. 1, without its penalty).
 
     A batch is ``(tokens (b, n + 1),)`` or ``(tokens, keep)``: every token but the last is read, every one but the first
-    is to be found.
+    is to be found. ``token_bytes`` is the length of each token in bytes, for the metrics.
     """
 
     label_smoothing: float = 0.0
+    token_bytes: Sequence[int] | None = None
+
+    def metrics(self) -> TokenMetrics:
+        return TokenMetrics(self.predict, self.token_bytes)
 
     def weight(self, batch: Sequence[Tensor]) -> int:
         return int(batch[1][:, 1:].sum()) if len(batch) > 1 else batch[0][:, 1:].numel()

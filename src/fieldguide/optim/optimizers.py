@@ -1,4 +1,4 @@
-"""Torch's optimizers behind one field of the recipe, fused wherever torch has a fused kernel."""
+"""Every optimizer behind one field of the recipe, fused wherever torch has a fused kernel."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +8,17 @@ from torch import Tensor, nn, optim
 
 from fieldguide.errors import FieldguideError, unknown
 from fieldguide.optim.groups import parameter_groups
+from fieldguide.optim.lamb import LAMB
+from fieldguide.optim.muon import Muon, hidden_matrices
+from fieldguide.optim.schedule_free import ScheduleFreeAdamW
+from fieldguide.optim.soap import SOAP
+from fieldguide.optim.together import Together
+
+OPTIMIZERS = (
+    *("adamw", "adam", "sgd", "rmsprop", "nadam", "radam", "adafactor"),
+    *("muon", "lion", "lamb", "soap", "schedule_free"),
+)
+"""The names; ``fieldguide lookup optimizer`` says what each is for."""
 
 _FUSED_DEVICES = {"cpu", "cuda", "mps", "xpu"}
 
@@ -24,15 +35,17 @@ def build_optimizer(
     layer_decay: float = 1.0,
     rates: Mapping[str, float] | None = None,
 ) -> optim.Optimizer:
-    """The named optimizer over a model's (or a part's) trainable parameters; ``momentum`` serves SGD and RMSprop.
+    """The named optimizer over a model's (or a part's) trainable parameters; each uses those of the numbers it has.
 
     Every group keeps its parameters' names (``param_names``), the base rate (``base_lr``), which the schedule
     multiplies, and its own share of that (``lr_scale``; ``layer_decay`` and ``rates`` are ``parameter_groups``'s).
-    AdamW's decay is decoupled (Loshchilov & Hutter 2019, Alg. 2: weights shrink before the step); the others add it to
-    the gradient. SGD uses Nesterov momentum (Sutskever et al. 2013).
+    Weight decay is decoupled (Loshchilov & Hutter 2019, Alg. 2: weights shrink before the step), except that Adam, SGD
+    and RMSprop add it to the gradient and LAMB to the update. SGD uses Nesterov momentum (Sutskever et al. 2013).
+    ``docs/optimizers.md`` has the equations.
 
     Raises:
-        FieldguideError: an unknown optimizer, nothing to train, or what ``parameter_groups`` refuses.
+        FieldguideError: an unknown optimizer, nothing to train, a library that is not there, a number that the
+            optimizer cannot do with, or what ``parameter_groups`` refuses.
     """
     groups = parameter_groups(model, weight_decay, layer_decay=layer_decay, rates=rates)
     if not groups:
@@ -47,11 +60,62 @@ def build_optimizer(
         case "adam":
             return optim.Adam(groups, lr=lr, betas=betas, eps=eps, fused=fused)
         case "sgd":
-            return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
-        case "rmsprop":  # torch has no fused RMSprop
+            sgd = optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
+            if momentum:  # torch's fused kernel cannot begin with some parameters now and with others later (2.15)
+                sgd.state.update({w: {"momentum_buffer": torch.zeros_like(w)} for w in parameters})
+            return sgd
+        case "rmsprop":  # torch has no fused kernel for this one and the next three
             return optim.RMSprop(groups, lr=lr, momentum=momentum, eps=eps, foreach=True)
+        case "nadam":
+            return optim.NAdam(groups, lr=lr, betas=betas, eps=eps, decoupled_weight_decay=True, foreach=True)
+        case "radam":
+            return optim.RAdam(groups, lr=lr, betas=betas, eps=eps, decoupled_weight_decay=True, foreach=True)
+        case "adafactor":  # one tensor after the other: its point is to need little memory
+            return optim.Adafactor(groups, lr=lr)
+        case "muon":
+            inner, outer = _split(groups, hidden_matrices(model))
+            if not inner:
+                raise FieldguideError(
+                    f"optimizer: {type(model).__name__} has no matrix between its first and its last layer for muon "
+                    'to move; use "adamw"'
+                )
+            adamw = optim.AdamW(outer, lr=lr, betas=betas, eps=eps, fused=fused)
+            return Together(Muon(inner, lr=lr, momentum=momentum), adamw)
+        case "lion":
+            return _lion()(groups, lr=lr, betas=betas)
+        case "lamb":
+            return LAMB(groups, lr=lr, betas=betas, eps=eps)
+        case "soap":
+            return SOAP(groups, lr=lr, betas=betas, eps=eps)
+        case "schedule_free":
+            if not betas[0]:
+                raise FieldguideError(
+                    "optimizer: schedule_free mixes by betas[0], which is 0; set it above, such as 0.9"
+                )
+            return ScheduleFreeAdamW(groups, lr=lr, betas=betas, eps=eps)
         case _:
-            raise unknown("optimizer", name, ("adamw", "adam", "sgd", "rmsprop"))
+            raise unknown("optimizer", name, OPTIMIZERS)
+
+
+def _split(groups: list[dict[str, Any]], matrices: set[nn.Parameter]) -> tuple[list[dict[str, Any]], ...]:
+    """The groups with only these matrices, as far as they decay, and with all the rest; empty ones left out."""
+    inner, outer = [], []
+    for group in groups:
+        chosen = {name for name, w in group["params"] if w in matrices and group["group"] == "decay"}
+        for side, here in ((inner, True), (outer, False)):
+            if params := [(name, w) for name, w in group["params"] if (name in chosen) is here]:
+                side.append(group | {"params": params})
+    return inner, outer
+
+
+def _lion() -> Any:
+    try:
+        from pytorch_optimizer import Lion
+    except ImportError:
+        raise FieldguideError(
+            'optimizer: "lion" comes from the library pytorch-optimizer; install fieldguide[optimizers]'
+        ) from None
+    return Lion
 
 
 def set_rate(optimizer: optim.Optimizer, factor: float) -> float:

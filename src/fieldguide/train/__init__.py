@@ -10,6 +10,8 @@ _HOME = {
     "Loop": "fieldguide.train.loop",
     "Callback": "fieldguide.train.callbacks",
     "TrainingWarning": "fieldguide.train.callbacks",
+    "RateRange": "fieldguide.train.range_test",
+    "lr_range_test": "fieldguide.train.range_test",
     "Recipe": "fieldguide.train.recipe",
     "RunFolder": "fieldguide.train.run",
 }

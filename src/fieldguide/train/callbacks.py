@@ -39,6 +39,9 @@ class Callback:
         """Training starts or goes on; ``loop`` gives access to everything, as ``loop.steps``."""
         self.loop = loop
 
+    def on_backward(self, part: str, share: float) -> None:
+        """One more micro-batch, this share of the step's loss, has added its gradient to a part's; scaled in fp16."""
+
     def before_update(self, part: str) -> None:
         """The gradients of a part are final, clipped and finite, and its optimizer is about to use them."""
 

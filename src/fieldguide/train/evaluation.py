@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import nn
 
-from fieldguide.objectives.phase import Metrics
+from fieldguide.objectives.phase import Metrics, Objective
 from fieldguide.train.failures import Stopped
 from fieldguide.train.feeds import Feed
 from fieldguide.train.precision import Precision
@@ -43,3 +43,14 @@ def evaluate(
             if stop and stop.requested:
                 raise Stopped(stop.exit_code)
     return metrics.compute()
+
+
+@torch.no_grad()
+def pass_over(model: nn.Module, feed: Feed, objective: Objective, precision: Precision) -> None:
+    """Shows the model every batch once without learning, in its present mode: for new statistics of batch norms.
+
+    The random generators stand where they stood.
+    """
+    with untouched(), precision.autocast():
+        for batch in feed.batches(0):
+            next(objective.step(model, batch))

@@ -24,6 +24,20 @@ class Feed(Protocol):
         ...
 
 
+@runtime_checkable
+class DataSet(Protocol):
+    """A data set in parts, which knows how its own batches are made."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its content: a run goes on with the same data only."""
+        ...
+
+    def feeds(self, recipe: Any, /) -> tuple[Feed, Feed | None, Feed | None]:
+        """Batches of the training, validation and test part, of the recipe's size and in the order of its seed."""
+        ...
+
+
 class IndexedFeed:
     """Batches from a tuple of tensors ``(inputs, targets, …)`` or from a map-style data set of torch.
 

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fieldguide.data import Feed as ImageFeed
-from fieldguide.data import ImageData
+from fieldguide.blocks.recomputing import recomputing
 from fieldguide.errors import FieldguideError
 from fieldguide.objectives.phase import Objective
 from fieldguide.trace import Record
@@ -28,7 +27,8 @@ from fieldguide.train.callbacks import (
 )
 from fieldguide.train.evaluation import evaluate
 from fieldguide.train.failures import Diverged, Stopped, out_of_memory_explained
-from fieldguide.train.feeds import Feed, as_feed, placed
+from fieldguide.train.feeds import DataSet, Feed, as_feed, placed
+from fieldguide.train.gradients import Centralized, GradientNoise
 from fieldguide.train.loop import Loop
 from fieldguide.train.precision import Precision
 from fieldguide.train.randomness import seed_everything
@@ -66,10 +66,10 @@ def fit(
 ) -> Run:
     """Trains ``model`` in place.
 
-    ``data`` is our ``ImageData``, or ``(train, val)`` – ``val`` may be None – where each is a tuple of tensors
-    ``(inputs, targets)``, a map-style data set or a feed. With ``run``, its folder receives recipe.toml, metrics.jsonl,
-    trace.jsonl and checkpoints; ``resume`` goes on from the newest good one, bit for bit. The model stays on its
-    device, and the random generators are seeded from the recipe.
+    ``data`` is a data set that knows its batches, as all of ``fieldguide.data`` do, or ``(train, val)`` – ``val`` may
+    be None – where each is a tuple of tensors ``(inputs, targets)``, a map-style data set or a feed. With ``run``, its
+    folder receives recipe.toml, metrics.jsonl, trace.jsonl and checkpoints; ``resume`` goes on from the newest good
+    one, bit for bit. The model stays on its device, and the random generators are seeded from the recipe.
 
     Raises:
         FieldguideError: data, recipe and device do not go together; out of memory; nothing to resume.
@@ -77,7 +77,9 @@ def fit(
         Stopped: Ctrl-C or SIGTERM, after saving.
     """
     recipe, device = recipe or Recipe(), next(model.parameters()).device
-    train, val, test = _feeds(data, recipe, device)
+    train, val, test = feeds_of(data, recipe, device)
+    if recipe.schedule.name == "plateau" and val is None:
+        raise FieldguideError("schedule: plateau needs validation data, which say when the rate falls; give some")
     with run.locked() if run else nullcontext(), out_of_memory_explained(recipe, device):
         state = _restored(run, model) if resume else _nothing(run)
         if recipe.memory_format == "channels_last":
@@ -85,13 +87,15 @@ def fit(
         recipe = _resumed(state, recipe) if state else _resolved(recipe, model, objective, train)
         if run and not state:
             replace_text(run.recipe, to_toml(recipe))
-        with threads(int(recipe.threads)), Stop() as stop:
+        with threads(int(recipe.threads)), recomputing(model, recipe.recompute), Stop() as stop:
             seed_everything(recipe.seed)
+            gradients = [GradientNoise()] * recipe.noise_scale + [Centralized()] * recipe.centralize
             logs = [MetricsLog(run.metrics), Trace(run.trace)] if run else []
             best = [BestWeights()] if recipe.stopping.patience else []
             head = [HeadFirst(model, recipe.head_epochs)] if recipe.head_epochs else []
             saving = [Saving(run, recipe.checkpoint_every)] if run else []
-            listeners = [SameData(getattr(data, "fingerprint", None)), *logs, *best, *head, *callbacks, *saving]
+            same = SameData(getattr(data, "fingerprint", None))
+            listeners = [same, *gradients, *logs, *best, *head, *callbacks, *saving]
             loop = Loop(model, train, val, objective, recipe, listeners, stop)
             _load(loop, state) if state else _begin(logs)
             try:
@@ -136,20 +140,17 @@ def _load(loop: Loop, state: dict[str, Any]) -> None:
         raise FieldguideError(f"resume: the checkpoint does not fit this model: {reason[:300]}") from problem
 
 
-def _feeds(data: Any, recipe: Recipe, device: torch.device) -> tuple[Feed, Feed | None, Feed | None]:
-    if isinstance(data, ImageData):
-        feed = partial(ImageFeed, batch_size=recipe.batch_size, seed=recipe.seed, mean=data.mean, std=data.std)
-        parts = [
-            feed(data.train, augment=recipe.augment),
-            feed(data.val, shuffle=False),
-            feed(data.test, shuffle=False),
-        ]
+def feeds_of(data: Any, recipe: Recipe, device: torch.device) -> tuple[Feed, Feed | None, Feed | None]:
+    """The training, validation and test batches of whatever ``fit`` takes as data."""
+    if isinstance(data, DataSet):
+        parts = data.feeds(recipe)
     elif isinstance(data, tuple | list) and len(data) == 2:
         train = as_feed(data[0], recipe.batch_size, seed=recipe.seed, shuffle=True)
-        parts = [train, as_feed(data[1], recipe.batch_size) if data[1] is not None else None, None]
+        parts = train, as_feed(data[1], recipe.batch_size) if data[1] is not None else None, None
     else:
         raise FieldguideError(
-            f"data: expected images or a pair (training data, validation data or None), not a {type(data).__name__}"
+            "data: expected a data set with feeds(recipe) or a pair (training data, validation data or None), not a "
+            f"{type(data).__name__}"
         )
     train, val, test = (placed(feed, device, recipe.memory_format) if feed else None for feed in parts)
     return train, val, test  # pyright: ignore[reportReturnType]  (the training feed is never None)

@@ -10,6 +10,7 @@ It knows any ``nn.Module``, any objective and any feed, and nothing of what they
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from time import perf_counter
 from typing import Any
@@ -17,10 +18,11 @@ from typing import Any
 from torch import nn
 
 from fieldguide.objectives.phase import Batch, Objective, Phase
-from fieldguide.optim import Optimizers, build_average, build_optimizer, build_schedule, clip_gradients, set_rate
+from fieldguide.objectives.sharpness import sharpness_aware
+from fieldguide.optim import Optimizers, build_average, build_clip, build_optimizer, build_plan
 from fieldguide.trace import Record
 from fieldguide.train.callbacks import Callback, Callbacks
-from fieldguide.train.evaluation import evaluate
+from fieldguide.train.evaluation import evaluate, pass_over
 from fieldguide.train.failures import Stopped, diverged
 from fieldguide.train.feeds import Feed
 from fieldguide.train.precision import Precision
@@ -46,16 +48,19 @@ class Loop:
         callbacks: Sequence[Callback] = (),
         stop: Stop | None = None,
     ):
-        self.model, self.train, self.val, self.objective = model, train, val, objective
+        self.model, self.train, self.val = model, train, val
+        self.objective = objective = sharpness_aware(objective, recipe.sharpness)
         self.recipe, self.callbacks, self.stop = recipe, Callbacks(callbacks), stop or Stop()
-        self.epochs = int(recipe.epochs)
-        self.steps = self.epochs * -(-len(train) // recipe.accumulation)
+        self.epochs, self.steps = recipe.length(len(train))
         parts = objective.parts(model)
         self.parameters = {n: [w for w in p.parameters() if w.requires_grad] for n, p in parts.items()}
+        self.clip = {n: build_clip(recipe.clip_by, recipe.clip, p) for n, p in parts.items()}
         self.optimizers = Optimizers({n: build_optimizer(p, **asdict(recipe.optimizer)) for n, p in parts.items()})
-        self.schedule = build_schedule(steps=self.steps, **asdict(recipe.schedule))
+        self.plan = build_plan(recipe.schedule, self.steps)
         self.precision = Precision(recipe.precision, next(model.parameters()).device)
-        self.average = build_average(model, recipe.ema)
+        averages = {"ema": recipe.ema, "swa": recipe.swa, "lookahead": recipe.lookahead}
+        look = partial(pass_over, model, train, objective, self.precision)
+        self.average = build_average(model, self.steps, self.optimizers.values(), look, **averages)
         metric, mode = objective.monitor if val else ("loss", "min")
         self.best = Best(f"{'val' if val else 'train'}_{metric}", mode, **asdict(recipe.stopping))
         self.progress = Progress()
@@ -75,7 +80,7 @@ class Loop:
     def train_epoch(self) -> None:
         batches = self.train.batches(self.progress.epoch, self.progress.position)
         self.progress.start_clock()
-        while window := self.fetch(batches):
+        while self.progress.step < self.steps and (window := self.fetch(batches)):
             self.callbacks.tell("on_step", self.take_step(window))
             if self.stop.requested:
                 raise Stopped(self.stop.exit_code)
@@ -89,18 +94,18 @@ class Loop:
 
     def take_step(self, window: Sequence[Batch]) -> Record:
         weights = [self.objective.weight(batch) for batch in window]
-        step, factor = self.progress.step + 1, self.schedule(self.progress.step)
+        step = self.progress.step + 1
         loss, norm, rate, figures = 0.0, 0.0, 0.0, {}
         for part, phases in self.phases(window, [weight / sum(weights) for weight in weights]):
             optimizer = self.optimizers[part]
             self.precision.unscale(optimizer)
-            norm = math.hypot(norm, clip_gradients(self.parameters[part], self.recipe.clip).item())
+            norm = math.hypot(norm, self.clip[part](self.parameters[part]).item())
             for share, phase in phases:
                 loss += share * phase.loss.item()
                 figures |= {name: figures.get(name, 0.0) + share * value.item() for name, value in phase.logs.items()}
             if not (math.isfinite(loss + norm) or self.precision.may_overflow):
                 raise diverged(self.model, step, self.progress.epoch, loss, norm)
-            rate = set_rate(optimizer, factor)
+            rate = self.plan.set(optimizer, self.progress.step)
             self.callbacks.tell("before_update", part)
             self.precision.step(optimizer)
             optimizer.zero_grad()
@@ -121,6 +126,7 @@ class Loop:
                     return
                 only = self.parameters[phase.parameters] if len(self.parameters) > 1 else None
                 self.precision.backward(phase.loss, share, only)
+                self.callbacks.tell("on_backward", phase.parameters, share)
                 phases.append((share, phase))
             yield phases[0][1].parameters, phases
 
@@ -130,16 +136,13 @@ class Loop:
             with self.average.applied():
                 figures = evaluate(self.model, self.val, self.objective.metrics(), self.precision, self.stop)
         record = self.progress.epoch_done({f"val_{name}": value for name, value in figures.items()})
-        self.best.update(record[self.best.metric], record["epoch"])
+        self.plan.epoch_done(self.best.update(record[self.best.metric], record["epoch"]))
         self.callbacks.tell("on_epoch", record)
 
     def state_dict(self) -> dict[str, Any]:
         """A tree of tensors and plain values, references to the live ones: save or copy it before the next step."""
-        return {
-            **{name: getattr(self, name).state_dict() for name in _STATEFUL},
-            "random": random_state(),
-            "recipe": asdict(self.recipe),
-        }
+        parts = {name: getattr(self, name).state_dict() for name in _STATEFUL}
+        return {**parts, "random": random_state(), "recipe": asdict(self.recipe)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name in _STATEFUL:
@@ -147,4 +150,4 @@ class Loop:
         set_random_state(state["random"])
 
 
-_STATEFUL = ("model", "optimizers", "average", "precision", "best", "progress", "callbacks")
+_STATEFUL = ("model", "optimizers", "plan", "average", "precision", "best", "progress", "callbacks")

@@ -8,7 +8,7 @@ The schema is closed and every value is checked, so a typo costs one line and no
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from math import isfinite
+from math import ceil, isfinite
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -23,19 +23,36 @@ def _require(ok: bool, key: str, value: object, accepted: str) -> None:
         raise FieldguideError(f"recipe: {key} = {_shown(value)} must be {accepted}")
 
 
+class Contradiction(FieldguideError):
+    """Values that are right by themselves and do not go together; another layer of a recipe may still mend it."""
+
+
+def _agree(ok: object, problem: str, where: str = "schedule") -> None:
+    if not ok:
+        raise Contradiction(f"recipe: {where}: {problem}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerRecipe:
-    name: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+    name: Literal[
+        "adamw", "adam", "sgd", "rmsprop", "nadam", "radam", "adafactor",
+        "muon", "lion", "lamb", "soap", "schedule_free",
+    ] = "adamw"  # fmt: skip
+    """`fieldguide lookup optimizer` says what each is for and which numbers it wants."""
     lr: float = 1e-3
     """Base learning rate; the schedule multiplies it."""
     weight_decay: float = 0.01
-    """Decoupled for AdamW, L2 for the others; never applied to norms, biases and embeddings."""
+    """Decoupled, but for Adam, SGD and RMSprop added to the gradient; never applied to norms, biases, embeddings."""
     momentum: float = 0.9
-    """SGD (with Nesterov) and RMSprop only."""
+    """SGD (with Nesterov), RMSprop and Muon only."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """How long first and second moment last; Lion wants 0.9 0.99, SOAP 0.95 0.95."""
     eps: float = 1e-8
     layer_decay: float = 1.0
     """Each layer learns at this times the rate of the layer after it; below 1 for fine-tuning."""
+    rates: dict[str, float] = field(default_factory=dict)
+    """Shares of the rate for parts of the network, by pattern, in place of those of layer_decay: as an option
+    `--optimizer.rates.stem 0.1`; patterns with dots stand in a file."""
 
     def __post_init__(self) -> None:
         _check_types(self, "optimizer.")
@@ -47,20 +64,78 @@ class OptimizerRecipe:
         )
         _require(self.eps > 0, "optimizer.eps", self.eps, "above 0")
         _require(0 < self.layer_decay <= 1, "optimizer.layer_decay", self.layer_decay, "above 0 and at most 1")
+        for part, share in self.rates.items():
+            _require(share > 0, f"optimizer.rates.{part}", share, "above 0; freeze what is not to learn")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleRecipe:
-    name: Literal["cosine", "linear", "constant"] = "cosine"
+    name: Literal[
+        "cosine", "linear", "constant", "polynomial", "exponential", "step", "inverse_sqrt",
+        "warmup_stable_decay", "restarts", "plateau", "one_cycle", "three_phase",
+    ] = "cosine"  # fmt: skip
+    """The curve of the learning rate; `docs/recipes.md` has the formulas, `fieldguide look schedule` draws them."""
     warmup: float = 0.05
-    """Share of all optimizer steps during which the rate rises linearly."""
+    """Share of all optimizer steps during which the rate rises linearly; the one-cycle policies have `rise` instead."""
     final: float = 0.0
-    """The rate at the end as a share of the base rate."""
+    """The rate at the end as a share of the base rate; for plateau, the lowest."""
+    weight_decay_final: float = 1.0
+    """Weight decay at the end as a share of the optimizer's, reached along half a cosine; 1 keeps it."""
+    power: float = 0.9
+    """Polynomial: the power."""
+    milestones: tuple[float, ...] = ()
+    """Step: the shares of the training at which the rate falls, such as 0.5 0.75."""
+    gamma: float = 0.1
+    """Step and plateau: the factor of each fall."""
+    plateau_epochs: int = 5
+    """Plateau: epochs without improvement of the validation metric before the rate falls."""
+    cooldown: float = 0.2
+    """Warmup_stable_decay: share of the steps at the end in which the rate falls."""
+    cycles: int = 3
+    """Restarts: how many cosines."""
+    growth: float = 2.0
+    """Restarts: how much longer each cosine is than the one before."""
+    rise: float = 0.3
+    """One_cycle and three_phase: share of the steps in which the rate rises."""
+    start: float = 0.04
+    """One_cycle and three_phase: the first rate as a share of the peak, which is the optimizer's."""
+    cycle_momentum: tuple[float, float] = (0.85, 0.95)
+    """One_cycle and three_phase: momentum (Adam's first beta) at the peak and at the start; equal numbers leave the
+    optimizer's own."""
 
     def __post_init__(self) -> None:
         _check_types(self, "schedule.")
-        _require(0 <= self.warmup <= 1, "schedule.warmup", self.warmup, "a share of the steps, 0 to 1")
+        share = "a share of the steps, 0 to 1"
+        _require(0 <= self.warmup <= 1, "schedule.warmup", self.warmup, share)
         _require(0 <= self.final <= 1, "schedule.final", self.final, "a share of the base rate, 0 to 1")
+        _require(self.weight_decay_final >= 0, "schedule.weight_decay_final", self.weight_decay_final, "at least 0")
+        _require(self.power > 0, "schedule.power", self.power, "above 0")
+        _require(
+            all(0 < at < 1 for at in self.milestones), "schedule.milestones", self.milestones, "shares between 0 and 1"
+        )
+        _require(0 < self.gamma < 1, "schedule.gamma", self.gamma, "above 0 and below 1")
+        _require(self.plateau_epochs >= 1, "schedule.plateau_epochs", self.plateau_epochs, "at least 1")
+        _require(0 <= self.cooldown <= 1, "schedule.cooldown", self.cooldown, share)
+        _require(1 <= self.cycles <= 100, "schedule.cycles", self.cycles, "a number of cosines, 1 to 100")
+        _require(1 <= self.growth <= 10, "schedule.growth", self.growth, "a factor, 1 to 10")
+        _require(0 < self.rise < 1, "schedule.rise", self.rise, "a share of the steps, above 0 and below 1")
+        _require(0 < self.start <= 1, "schedule.start", self.start, "a share of the peak, above 0 and at most 1")
+        low, high = self.cycle_momentum
+        _require(0 <= low <= high < 1, "schedule.cycle_momentum", (low, high), "the lower and the higher, 0 to below 1")
+        _agree(self.name != "step" or self.milestones, "step needs schedule.milestones, for example [0.5, 0.75]")
+        _agree(
+            self.name != "step" or min(self.milestones) > self.warmup,
+            f"the first of the milestones lies in the warm-up, which is {self.warmup} of the training",
+        )
+        _agree(self.name != "exponential" or self.final, "exponential never reaches 0; set schedule.final, as 0.01")
+        _agree(
+            self.name != "warmup_stable_decay" or self.warmup + self.cooldown <= 1,
+            f"warmup = {self.warmup} and cooldown = {self.cooldown} together are longer than the training",
+        )
+        _agree(
+            self.name != "three_phase" or self.rise <= 0.5,
+            f"three_phase rises for {self.rise} of the training and falls as long; set schedule.rise to 0.5 at most",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +154,9 @@ class AugmentRecipe:
     """Probability of blanking a random rectangle (Zhong et al. 2020)."""
     mixup: float = 0.0
     """Beta(α, α) mixing of pairs and their labels (Zhang et al. 2018); 0 is off."""
+    cutmix: float = 0.0
+    """Pasting boxes of Beta(α, α) area and mixing the labels (Yun et al. 2019); with ``mixup`` too, batches take
+    turns at random."""
 
     def __post_init__(self) -> None:
         _check_types(self, "augment.")
@@ -87,6 +165,7 @@ class AugmentRecipe:
         _require(0 <= self.scale < 1, "augment.scale", self.scale, "a relative change, at least 0 and below 1")
         _require(0 <= self.erase <= 1, "augment.erase", self.erase, "a probability, 0 to 1")
         _require(self.mixup >= 0, "augment.mixup", self.mixup, "at least 0")
+        _require(self.cutmix >= 0, "augment.cutmix", self.cutmix, "at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,17 +186,39 @@ class StoppingRecipe:
 class Recipe:
     epochs: int | Literal["auto"] = "auto"
     """``"auto"`` gives small data sets more passes: about 450 / ∛samples, between 3 and 60."""
+    steps: int = 0
+    """Optimizer steps after which training ends, even within an epoch; 0 is as many as the epochs have."""
     batch_size: int = 64
     """Samples in one forward pass."""
     accumulation: int = 1
     """Forward passes summed into one optimizer step."""
     clip: float = 1.0
-    """Largest global gradient norm; 0 is off."""
+    """Largest gradient, as ``clip_by`` measures it; 0 is off."""
+    clip_by: Literal["norm", "value", "adaptive"] = "norm"
+    """The norm of all gradients together; each number by itself; or each unit's norm as a share of its weights' norm,
+    where a ``clip`` of 0.01 to 0.1 is usual."""
+    centralize: bool = False
+    """Take the mean out of the gradient of each unit's weights (Yong et al. 2020)."""
+    noise_scale: bool = False
+    """Measure how noisy the gradients are, which says what batch size pays; needs an ``accumulation`` of 2 or more."""
+    recompute: str = ""
+    """Parts, such as ``"*.layers"``, that save memory by computing inner results again for the gradient."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
     label_smoothing: float = 0.0
+    focal: float = 0.0
+    """The γ of the focal loss for classes (Lin et al. 2017), often 2; 0 is cross-entropy."""
+    class_balance: float = 0.0
+    """Weight of rare classes: 0 all alike, 1 by inverse frequency, between by effective number (Cui et al. 2019)."""
     ema: float = 0.0
     """Decay per step of an averaged copy of the weights that is evaluated and saved; 0 is off."""
+    swa: float = 0.0
+    """Share of the steps at the end whose plain mean is evaluated and saved, as 0.25; 0 is off. Batch norms then cost
+    a pass over the training data per evaluation."""
+    lookahead: int = 0
+    """Steps after which slow weights follow half-way and the optimizer starts from them, usually 5; 0 is off."""
+    sharpness: float = 0.0
+    """Radius in which the loss is to be low, usually 0.05 (SAM), for twice the time per step; 0 is off."""
     head_epochs: int = 0
     """Epochs at the start in which only the head learns, so that a fresh one does not spoil trained features."""
     seed: int = 0
@@ -133,20 +234,63 @@ class Recipe:
     def __post_init__(self) -> None:
         _check_types(self)
         _require(self.epochs == "auto" or self.epochs >= 1, "epochs", self.epochs, 'at least 1, or "auto"')
+        _require(self.steps >= 0, "steps", self.steps, "a number of steps, or 0 for as many as the epochs have")
         _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         _require(self.accumulation >= 1, "accumulation", self.accumulation, "at least 1")
-        _require(self.clip >= 0, "clip", self.clip, "a gradient norm above 0, or 0 for no clipping")
+        _require(self.clip >= 0, "clip", self.clip, "a limit above 0, or 0 for no clipping")
+        _require(
+            not self.noise_scale or self.accumulation > 1, "noise_scale", self.noise_scale,
+            "false with accumulation = 1; it compares two batch sizes, so halve batch_size and set accumulation = 2",
+        )  # fmt: skip
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0 and below 1")
+        _require(self.focal >= 0, "focal", self.focal, "at least 0")
+        _require(0 <= self.class_balance <= 1, "class_balance", self.class_balance, "0 to 1")
         _require(0 <= self.ema < 1, "ema", self.ema, "a decay of at least 0 and below 1")
+        _require(0 <= self.swa <= 1, "swa", self.swa, "a share of the steps, 0 to 1")
+        _require(self.lookahead >= 0, "lookahead", self.lookahead, "a number of steps, or 0")
+        _require(self.sharpness >= 0, "sharpness", self.sharpness, "a radius of at least 0")
         _require(self.head_epochs >= 0, "head_epochs", self.head_epochs, "a number of epochs, at least 0")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "a whole number of at least 0 and below 2^63")
         _require(self.threads == "auto" or self.threads >= 1, "threads", self.threads, 'at least 1, or "auto"')
         _require(self.checkpoint_every >= 0, "checkpoint_every", self.checkpoint_every, "a number of steps, or 0")
+        _agree(
+            self.schedule.name != "plateau" or not 0 < self.stopping.patience <= self.schedule.plateau_epochs,
+            f"plateau waits {self.schedule.plateau_epochs} epochs, but stopping.patience ends the training after "
+            f"{self.stopping.patience}; make schedule.plateau_epochs smaller",
+        )
+        _agree(
+            not (self.sharpness and self.recompute),
+            "inner results would be computed again with other weights than the loss; set one of sharpness and "
+            "recompute off",
+            "sharpness",
+        )
+        averages = [name for name in ("ema", "swa", "lookahead") if getattr(self, name)]
+        free = self.optimizer.name == "schedule_free"
+        _agree(
+            len(averages) + free <= 1,
+            f"two averages of the weights ({', '.join([*averages, *['schedule_free'] * free])}); "
+            f"set {' and '.join(averages[not free :])} to 0",
+            "averages",
+        )
+        _agree(
+            not free or self.schedule.name == "constant",
+            'schedule_free takes the place of a falling rate; set schedule.name = "constant"',
+            "optimizer",
+        )
+
+    def length(self, batches: int) -> tuple[int, int]:
+        """Epochs, the last perhaps unfinished, and optimizer steps of a training whose epochs have so many batches."""
+        an_epoch = ceil(batches / self.accumulation)
+        most = int(self.epochs) * an_epoch
+        steps = min(self.steps or most, most)
+        return ceil(steps / an_epoch), steps
 
     def with_epochs(self, samples: int) -> "Recipe":
         """The same recipe with ``epochs`` as a number, for a training part of this many samples."""
         if self.epochs != "auto":
             return self
+        if self.steps:
+            return replace(self, epochs=ceil(self.steps / ceil(samples / (self.batch_size * self.accumulation))))
         return replace(self, epochs=min(60, max(3, round(450 / samples ** (1 / 3)))))
 
 
@@ -181,7 +325,7 @@ def load_recipe(
             _named(path.name, Recipe, layer)  # each file is checked alone, so that the message names the right one
             tree = _laid_over(tree, layer)
     for key, value in (overrides or {}).items():
-        layer = _nested(key.replace("-", "_"), _value(value) if isinstance(value, str) else value)
+        layer = _nested(key.replace("-", "_"), plain_value(value) if isinstance(value, str) else value)
         tree = _laid_over(tree, layer)
     return _build(Recipe, tree, "")
 
@@ -199,7 +343,8 @@ def to_toml(recipe: Recipe) -> str:
 def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
     """``{dotted key: (old, new)}`` of the values that differ."""
     before, after = _flat(asdict(old)), _flat(asdict(new))
-    return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+    keys = [*before, *(key for key in after if key not in before)]
+    return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -214,6 +359,8 @@ def _parse(path: Path) -> dict[str, Any]:
 def _named(name: str, kind: type, tree: Mapping[str, Any]) -> None:
     try:
         _build(kind, tree, "")
+    except Contradiction:
+        pass  # the whole decides
     except FieldguideError as problem:
         raise type(problem)(f"{name}: {str(problem).removeprefix('recipe: ')}") from None
 
@@ -253,6 +400,8 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
         value = float(value)
     elif get_origin(hint) is tuple and isinstance(value, list | tuple):
         value = tuple(float(item) if _fits(item, int) else item for item in value)
+    elif get_origin(hint) is dict and isinstance(value, Mapping):
+        value = {name: float(item) if _fits(item, int) else item for name, item in _flat(value).items()}
     _require(_fits(value, hint), key, value, _accepted(hint))
     return value
 
@@ -264,7 +413,11 @@ def _fits(value: object, hint: Any) -> bool:
         return any(_fits(value, part) for part in get_args(hint))
     if get_origin(hint) is tuple:
         parts = get_args(hint)
+        if parts[1:] == (...,):
+            return isinstance(value, tuple) and all(_fits(item, parts[0]) for item in value)
         return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and all(_fits(item, get_args(hint)[1]) for item in value.values())
     if hint is float:
         return isinstance(value, float) and isfinite(value)
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
@@ -276,7 +429,9 @@ def _accepted(hint: Any) -> str:
     if get_origin(hint) in (UnionType, Union):
         return " or ".join(_accepted(part) for part in get_args(hint))
     if get_origin(hint) is tuple:
-        return f"a list of {len(get_args(hint))} numbers"
+        return "a list of numbers" if ... in get_args(hint) else f"a list of {len(get_args(hint))} numbers"
+    if get_origin(hint) is dict:
+        return "a table of patterns and numbers"
     return {float: "a number", int: "a whole number", bool: "true or false"}.get(hint, f"a {hint.__name__}")
 
 
@@ -287,7 +442,8 @@ def _shown(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else str(list(value) if isinstance(value, tuple) else value)
 
 
-def _value(text: str) -> Any:
+def plain_value(text: str) -> Any:
+    """A value as TOML writes it; what is none of those is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

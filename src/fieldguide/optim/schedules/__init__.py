@@ -1,0 +1,53 @@
+"""What changes from step to step: curves are plain functions, and a plan gives them to an optimizer."""
+
+from fieldguide.optim.schedules.curves import (
+    Schedule,
+    constant,
+    cosine,
+    exponential,
+    half_cosine,
+    inverse_sqrt,
+    joined,
+    linear,
+    one_cycle,
+    polynomial,
+    restarts,
+    root,
+    stable,
+    stairs,
+    straight,
+    three_phase,
+    through,
+    transformer_rate,
+    warmed,
+)
+from fieldguide.optim.schedules.plan import Plan, ScheduleSettings, Setting, build_plan, build_schedule
+from fieldguide.optim.schedules.plateau import Plateau
+
+__all__ = [
+    "Plan",
+    "Plateau",
+    "Schedule",
+    "ScheduleSettings",
+    "Setting",
+    "build_plan",
+    "build_schedule",
+    "constant",
+    "cosine",
+    "exponential",
+    "half_cosine",
+    "inverse_sqrt",
+    "joined",
+    "linear",
+    "one_cycle",
+    "polynomial",
+    "restarts",
+    "root",
+    "stable",
+    "stairs",
+    "straight",
+    "three_phase",
+    "through",
+    "transformer_rate",
+    "warmed",
+]
