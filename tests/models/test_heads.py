@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from fieldguide import catalog
-from fieldguide.blocks.freezing import freeze
+from fieldguide.blocks.freezing import freeze, unfreeze
 from fieldguide.blocks.lora import lora
 from fieldguide.errors import FieldguideError
 from fieldguide.models import create_model, load_model, save_model
 from fieldguide.models.heads import reset_head
+from fieldguide.optim.groups import parameter_groups
 
 
 @pytest.mark.parametrize("row", [row for row in catalog.ARCHITECTURES if row.image], ids=lambda row: row.family)
@@ -52,6 +53,49 @@ def test_a_new_head_starts_as_torch_starts_a_layer() -> None:
     bound = 2048**-0.5
     assert head.weight.abs().max() <= bound
     assert head.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.01)
+
+
+TEXT = [row.family for row in catalog.ARCHITECTURES if row.task == "encode"]
+
+
+@pytest.mark.parametrize("family", TEXT)
+def test_every_encoder_of_text_takes_other_classes_and_is_tuned_as_others_are(family, tmp_path) -> None:
+    model = create_model(f"{family}_mini", head="classify").eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tokens = torch.arange(5, 25).view(2, 10)
+    reset_head(model, 5)
+    assert model(tokens).shape == (2, 5)
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert {n for n in after if not torch.equal(after[n], before[n])} == {"head.output.weight", "head.output.bias"}
+    save_model(model, tmp_path / "model")
+    assert torch.equal(load_model(tmp_path / "model")(tokens), model(tokens))
+
+    groups = parameter_groups(model, 0.1, layer_decay=0.5)
+    rates = {name: group["lr_scale"] for group in groups for name, _ in group["params"]}
+    assert rates["head.output.weight"] == 1
+    assert rates["embeddings.tokens.weight"] < rates["encoder.layers.0.attention.query.weight"]
+    assert rates["encoder.layers.0.attention.query.weight"] < rates["encoder.layers.1.attention.query.weight"] < 1
+
+    freeze(model, "embeddings|encoder.layers.0")
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {name.split(".")[0] for name in learning} == {"encoder", "head"}
+    unfreeze(model)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    plain = model(tokens)
+    adapted = lora(model, "*.query|*.value", rank=2)
+    unfreeze(model, "head")
+    assert len(adapted) == 4
+    assert torch.equal(model(tokens), plain)
+    model(tokens).logsumexp(1).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == (".down." in name or ".up." in name or name.startswith("head.")), name
+
+
+@pytest.mark.parametrize("head", ["encode", "masked_lm", "pretrain"])
+def test_a_head_without_classes_says_how_to_get_them(head) -> None:
+    with pytest.raises(FieldguideError, match='which gives no classes; create it with head="classify"'):
+        reset_head(create_model("bert_mini", head=head), 3)
 
 
 def test_other_kinds_of_heads() -> None:

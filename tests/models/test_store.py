@@ -16,6 +16,7 @@ from fieldguide.models import create_model, load_model, read_config, save_model,
 from fieldguide.models.store import load_tensors
 
 DATA = {
+    "kind": "images",
     "classes": ["a", "b"],
     "channels": 1,
     "image_size": [16, 16],
@@ -110,6 +111,7 @@ def test_only_networks_of_the_catalog_are_stored(tmp_path):
         ({"data": DATA | {"colour": 1}}, r"1 unknown \(colour\)"),
         ({"data": {k: v for k, v in DATA.items() if k != "mean"}}, r"1 missing \(mean\)"),
         ({"data": DATA | {"resize": None}}, r"1 of the wrong kind \(resize\)"),
+        ({"data": DATA | {"kind": "sounds"}}, r"kind is 'sounds'; known: images, text, table"),
         ({"optimizer": 3}, r"1 unknown \(optimizer\)"),
     ],
 )
@@ -128,7 +130,8 @@ def test_what_is_added_has_a_closed_schema(tmp_path, extra, message):
         ({"family": ["resnet"]}, r"1 of the wrong kind \(family\)"),
         ({"config": {"num_classes": 2}}, r"config in .*: \d missing \(depths, groups"),
         ({"config": 3}, r"1 of the wrong kind \(config\)"),
-        ({"data": {"classes": []}}, r"data in .*: \d missing"),
+        ({"data": {"classes": []}}, r"data in .*: kind is None; known: images"),
+        ({"data": {"kind": "images", "classes": []}}, r"data in .*: \d missing"),
         ({"name": None}, r"1 of the wrong kind \(name\)"),
         ({"data": DATA | {"mean": 0.5}}, r"data in .*: 1 of the wrong kind \(mean\)"),
     ],

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
-from fieldguide.weights.adapt import class_token_and_grid, resize_grid
+from fieldguide.weights.adapt import Wanted, class_token_and_grid, first_rows, offsets, resize_grid, vocabulary
 
 SIDES = st.integers(1, 12)
 EXACT = {"rtol": 0, "atol": 1e-5}
@@ -69,14 +69,68 @@ def test_equals_interpolation_in_two_dimensions(height, width, new_height, new_w
     torch.testing.assert_close(resize_grid(positions, (height, width), (new_height, new_width)), expected, **EXACT)
 
 
-@given(SIDES, SIDES)
-def test_the_class_token_stays(side, new_side):
-    positions = torch.randn(1 + side**2, 4)
-    resized = class_token_and_grid(positions, (1 + new_side**2, 4))
+@given(SIDES, SIDES, SIDES, SIDES)
+def test_the_class_token_stays_and_the_grid_is_the_told_one(height, width, new_height, new_width):
+    positions, values = torch.randn(1 + height * width, 4), torch.empty(1 + new_height * new_width, 4)
+    size, new_size = (height, width), (new_height, new_width)
+    resized = class_token_and_grid(positions, Wanted(values=values, grid=new_size, their_grid=size))
     assert torch.equal(resized[0], positions[0])
-    assert torch.equal(resized[1:], resize_grid(positions[1:], (side, side), (new_side, new_side)))
+    assert torch.equal(resized[1:], resize_grid(positions[1:], size, new_size))
+    square = torch.randn(1 + height**2, 4)  # unless told, a grid is a square
+    resized = class_token_and_grid(square, Wanted(values=values, grid=new_size))
+    assert torch.equal(resized[1:], resize_grid(square[1:], (height, height), new_size))
+
+
+@given(SIDES, SIDES)
+def test_height_and_width_are_not_mixed_up(height, width):
+    """Rows that differ from each other and columns that do not: so they stay, whatever the new sides."""
+    rows = torch.linspace(-1, 1, height).repeat_interleave(width)[:, None]
+    resized = resize_grid(rows, (height, width), (5, 3)).view(5, 3)
+    torch.testing.assert_close(resized, resized[:, :1].expand(5, 3), **EXACT)
+    assert height == 1 or resized[0, 0] < resized[4, 0]
+
+
+@given(SIDES, SIDES, st.integers(2, 12), st.integers(2, 12))
+def test_equals_timm(height, width, new_height, new_width):
+    resample = pytest.importorskip("timm.layers").resample_abs_pos_embed
+    positions = torch.randn(1 + height * width, 3)
+    expected = resample(positions[None], (new_height, new_width), (height, width), num_prefix_tokens=1)[0]
+    wanted = Wanted(values=torch.empty_like(expected), grid=(new_height, new_width), their_grid=(height, width))
+    torch.testing.assert_close(class_token_and_grid(positions, wanted), expected, **EXACT)
 
 
 @pytest.mark.parametrize("shape", [(17, 5), (16, 4), (1, 4)])
 def test_what_is_no_square_with_a_class_token_is_left_alone(shape):
-    assert class_token_and_grid(torch.randn(10, 4), shape) is None
+    assert class_token_and_grid(torch.randn(10, 4), Wanted(values=torch.empty(shape))) is None
+    assert class_token_and_grid(torch.randn(10, 4), Wanted(values=torch.empty(17, 4), their_grid=(2, 4))) is None
+
+
+@pytest.mark.parametrize(("window", "new_window"), [(7, 12), (7, 7), (4, 3), (8, 1)])
+def test_offsets_of_a_window_keep_their_middle_and_their_symmetry(window, new_window):
+    side, new_side = 2 * window - 1, 2 * new_window - 1
+    away = (torch.arange(side) - window + 1).abs()
+    table = -(away[:, None] + away[None]).reshape(-1, 1).expand(-1, 3).float()
+    resized = offsets(table, Wanted(values=torch.empty(new_side**2, 3))).view(new_side, new_side, 3)
+    torch.testing.assert_close(resized, resized.flip(0, 1), **EXACT)
+    torch.testing.assert_close(resized, resized.transpose(0, 1), **EXACT)
+    assert resized.flatten(0, 1)[:, 0].argmax() == new_side**2 // 2, "the same pixel"
+    assert new_window != window or torch.equal(resized.flatten(0, 1), table)
+    assert offsets(table, Wanted(values=torch.empty(new_side**2, 4))) is None
+
+
+@given(SIDES, SIDES, st.sampled_from([(), (3,)]))
+def test_rows_are_kept_and_new_ones_are_the_mean_or_the_models_own(length, new_length, rest):
+    theirs, ours = torch.randn(length, *rest, dtype=torch.float64), torch.randn(new_length, *rest)
+    both, wanted = min(length, new_length), Wanted(values=ours)
+    tokens, places = vocabulary(theirs, wanted), first_rows(theirs, wanted)
+    assert tokens.shape == places.shape == ours.shape
+    assert torch.equal(tokens[:both], theirs[:both])
+    assert torch.equal(places[:both], theirs[:both])
+    torch.testing.assert_close(tokens[both:], theirs.mean(0).expand(new_length - both, *rest), rtol=0, atol=1e-12)
+    assert torch.equal(places[both:], ours[both:].double())
+
+
+@pytest.mark.parametrize("change", [vocabulary, first_rows])
+def test_another_width_is_not_made_to_fit(change):
+    assert change(torch.randn(6, 4), Wanted(values=torch.empty(6, 5))) is None
+    assert change(torch.randn(6, 4), Wanted(values=torch.empty(6))) is None

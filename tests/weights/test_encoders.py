@@ -190,5 +190,7 @@ def test_a_published_size_of_a_sibling_is_named():
         file = export_weights(create_model("roberta_base"), "transformers")
         model = create_model("bert_base")
     assert "embeddings.word_embeddings.weight" in file
-    with pytest.raises(FieldguideError, match=r"it looks like roberta_base in transformers layout$"):
+    with pytest.raises(
+        FieldguideError, match=r"looks like roberta_base in transformers layout; create roberta_base for it$"
+    ):
         load_weights(model, file)

@@ -9,7 +9,7 @@ from torchvision.models.resnet import BasicBlock, ResNet, resnet18, resnet50, wi
 from fieldguide.errors import DamagedFile, FieldguideError
 from fieldguide.models import create_model, save_model
 from fieldguide.weights import export_weights, load_weights, save_weights
-from fieldguide.weights.adapt import first_convolution
+from fieldguide.weights.adapt import Wanted, first_convolution
 from fieldguide.weights.family import Family
 from fieldguide.weights.layouts import best_fit
 from fieldguide.weights.rows import split, tied, transpose
@@ -245,26 +245,27 @@ def test_the_first_convolution_is_adapted_when_allowed(published, in_channels):
     report = load_weights(model, published, strict=False)
     assert report.adapted.keys() == {"stem.0.conv.weight"}
     assert torch.equal(
-        model.stem[0].conv.weight, first_convolution(published["conv1.weight"], model.stem[0].conv.weight.shape)
+        model.stem[0].conv.weight,
+        first_convolution(published["conv1.weight"], Wanted(values=model.stem[0].conv.weight)),
     )
 
 
 def test_a_grey_image_sees_what_it_saw_as_three_equal_channels():
     weight, grey = torch.randn(8, 3, 7, 7, dtype=torch.float64), torch.randn(2, 1, 16, 16, dtype=torch.float64)
-    one = first_convolution(weight, (8, 1, 7, 7))
+    one = first_convolution(weight, Wanted(values=torch.empty(8, 1, 7, 7)))
     torch.testing.assert_close(torch.conv2d(grey, one), torch.conv2d(grey.expand(-1, 3, -1, -1), weight))
 
 
 @pytest.mark.parametrize("in_channels", [1, 3, 6, 9])
 def test_a_uniform_image_keeps_the_size_of_its_response(in_channels):
     weight = torch.randn(8, 3, 5, 5, dtype=torch.float64)
-    adapted = first_convolution(weight, (8, in_channels, 5, 5))
+    adapted = first_convolution(weight, Wanted(values=torch.empty(8, in_channels, 5, 5)))
     torch.testing.assert_close(adapted.sum((1, 2, 3)), weight.sum((1, 2, 3)))
 
 
 def test_another_kernel_is_no_adaptation(published):
-    assert first_convolution(torch.ones(8, 3, 7, 7), (8, 1, 3, 3)) is None
-    assert first_convolution(torch.ones(8, 3, 7, 7), (4, 1, 7, 7)) is None
+    assert first_convolution(torch.ones(8, 3, 7, 7), Wanted(values=torch.empty(8, 1, 3, 3))) is None
+    assert first_convolution(torch.ones(8, 3, 7, 7), Wanted(values=torch.empty(4, 1, 7, 7))) is None
 
 
 def test_a_model_on_the_meta_device_gets_its_memory_from_the_checkpoint(published):

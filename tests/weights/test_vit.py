@@ -9,7 +9,7 @@ from torchvision.models import VisionTransformer
 from fieldguide.errors import FieldguideError
 from fieldguide.models.vision.vit import ViT, ViTConfig
 from fieldguide.weights import export_weights, load_weights
-from fieldguide.weights.adapt import class_token_and_grid
+from fieldguide.weights.adapt import Wanted, class_token_and_grid
 
 SIZE = {"image_size": 32, "patch_size": 8, "d_model": 24, "num_layers": 2, "num_heads": 3, "d_ff": 48, "num_classes": 7}
 
@@ -100,16 +100,17 @@ def test_another_image_size_resizes_the_positions_when_allowed():
 def test_resized_positions_keep_the_class_token_constants_and_symmetry(side, new_side):
     positions = torch.randn(1 + side**2, 5)
     shape = (1 + new_side**2, 5)
-    resized = class_token_and_grid(positions, shape)
+    wanted = Wanted(values=torch.empty(shape))
+    resized = class_token_and_grid(positions, wanted)
     assert torch.equal(resized[0], positions[0])
-    flat = class_token_and_grid(torch.ones_like(positions), shape)
+    flat = class_token_and_grid(torch.ones_like(positions), wanted)
     torch.testing.assert_close(flat, torch.ones(shape))
     mirrored = torch.cat((positions[:1], positions[1:].view(side, side, 5).flip(1).reshape(-1, 5)))
     expected = torch.cat((resized[:1], resized[1:].view(new_side, new_side, 5).flip(1).reshape(-1, 5)))
-    torch.testing.assert_close(class_token_and_grid(mirrored, shape), expected)
+    torch.testing.assert_close(class_token_and_grid(mirrored, wanted), expected)
 
 
 @pytest.mark.parametrize("shape", [(17, 8), (18, 5), (1, 5), (0, 5), (17,)])
 def test_what_is_no_square_grid_is_not_resized(shape):
-    assert class_token_and_grid(torch.ones(10, 5), shape) is None
-    assert class_token_and_grid(torch.ones(11, 5), (17, 5)) is None
+    assert class_token_and_grid(torch.ones(10, 5), Wanted(values=torch.empty(shape))) is None
+    assert class_token_and_grid(torch.ones(11, 5), Wanted(values=torch.empty(17, 5))) is None

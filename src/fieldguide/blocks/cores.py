@@ -33,6 +33,7 @@ class Core(nn.Module, ABC):
 
     honours: tuple[type[Mask], ...] = (Mask,)  # the masks whose meaning the core can keep, alone or joined by &
     why = ""  # and why no others
+    drops = True  # whether it has weights of pairs, which dropout can drop
 
     @abstractmethod
     def forward(
@@ -104,6 +105,7 @@ class FeatureCore(Core):
 
     honours = (Full, Causal, Padding)
     why = "it sums over keys without ever looking at a pair"
+    drops = False
 
     @abstractmethod
     def features(self, k: Float[Tensor, "b g k c"], scale: float | None) -> tuple[Features, Features]:

@@ -1,11 +1,13 @@
 """Another mathematics or another mask for the attention of a network, whose projections keep their weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
+from fieldguide.blocks import core_text, mask_text
 from fieldguide.blocks.attention import Attention, require_structure
 from fieldguide.blocks.biases import Bias
 from fieldguide.blocks.cores import Core
@@ -22,15 +24,21 @@ class Swap:
 
     changed: tuple[str, ...]
     """The Attention modules, by name."""
+    kept: tuple[str, ...]
+    """Their parameters and buffers that are what they were: the projections above all."""
     new: tuple[str, ...]
     """Parameters and buffers that the network did not have, so that no weights were loaded for them."""
     gone: tuple[str, ...]
     """Those of the old cores."""
+    undropped: tuple[str, ...] = ()
+    """The Attention modules that dropped weights in training and do so no more."""
 
     def __str__(self) -> str:
-        lines = [f"{len(self.changed)} attentions changed: {', '.join(self.changed)}"]
-        lines += [f"new, not trained: {', '.join(self.new)}"] * bool(self.new)
-        lines += [f"gone: {', '.join(self.gone)}"] * bool(self.gone)
+        lines = [f"{len(self.changed)} attentions changed: {_few(self.changed)}"]
+        lines += [f"kept: {_few(self.kept)}"] * bool(self.kept)
+        lines += [f"new, not trained: {_few(self.new)}"] * bool(self.new)
+        lines += [f"gone: {_few(self.gone)}"] * bool(self.gone)
+        lines += [f"dropout of attention weights is 0 now: {_few(self.undropped)}"] * bool(self.undropped)
         return "\n".join(lines)
 
 
@@ -56,6 +64,10 @@ def swap_attention(
     """
     if core is None and mask is None and dropout is None:
         raise FieldguideError("swap_attention: give a core, a mask or a dropout to change to")
+    if core is not None and not isinstance(core, Core):
+        raise FieldguideError(
+            f"swap_attention: {core!r} is not a core; fieldguide.blocks.cores has them, Performer(256)"
+        )
     chosen: dict[Attention, str] = {}
     for name, attention in select(model, where, Attention).items():
         chosen.setdefault(attention, name)  # one in several places goes by its first name
@@ -67,22 +79,61 @@ def swap_attention(
         except FieldguideError as error:
             raise FieldguideError(f"swap_attention: {name or type(model).__name__}: {error}") from None
     before = model.state_dict(keep_vars=True)
+    undropped = tuple(name for attention, name in chosen.items() if attention.dropout and dropout == 0)
     for attention, new in cores.items():
         attention.core = new
         attention.mask = attention.mask if mask is None else mask
         attention.dropout = attention.dropout if dropout is None else dropout
     after = model.state_dict(keep_vars=True)
-    return Swap(tuple(chosen.values()), _only_in(after, before), _only_in(before, after))
+    new, gone = _only_in(after, before), _only_in(before, after)
+    inside = tuple(f"{name}." if name else "" for name in chosen.values())
+    kept = tuple(name for name in after if name.startswith(inside) and name not in new)
+    return Swap(tuple(chosen.values()), kept, new, gone, undropped)
 
 
-def swapped(model: nn.Module, original: nn.Module) -> list[str]:
-    """The Attention modules whose core or mask is not that of the network as its config builds it."""
-    ours, theirs = ({name: _choices(m) for name, m in net.named_modules()} for net in (model, original))
-    return [name for name, choices in ours.items() if choices != theirs.get(name)]
+def swaps_of(model: nn.Module, original: nn.Module) -> list[dict[str, str | float]]:
+    """How a network's attention differs from that of the network its config builds, as plain values for a file.
+
+    Entries ``where, core, mask, dropout`` for :func:`swap_attention`, texts where these have one. ``original``, which
+    may be on the meta device, is changed by them. Raises FieldguideError for what no text describes: a core of another
+    class, and one whose learned parts several places share.
+    """
+    theirs = {name: _choices(module) for name, module in original.named_modules() if isinstance(module, Attention)}
+    places: dict[tuple[str, Mask, float], list[str]] = {}
+    owners: dict[nn.Module, str] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Attention) and _choices(module) != theirs.get(name):
+            for part in module.core.modules():
+                if name != owners.setdefault(part, name):
+                    raise FieldguideError(f"{name} shares its core, or a part of it, with {owners[part]}")
+            try:
+                places.setdefault((core_text.written(module.core), module.mask, module.dropout), []).append(name)
+            except FieldguideError as error:
+                raise FieldguideError(f"{name}: {error}") from None
+    swaps = [
+        {
+            "where": "*" if len(names) == len(theirs) else "|".join(names),
+            "core": core,
+            "mask": repr(mask),
+            "dropout": float(dropout),
+        }
+        for (core, mask, dropout), names in places.items()
+    ]
+    with torch.random.fork_rng(devices=[]):  # whoever saves a network in training must not disturb it
+        swap_again(original, swaps)
+    return swaps
 
 
-def _choices(module: nn.Module) -> tuple[str, Mask] | None:
-    return (repr(module.core), module.mask) if isinstance(module, Attention) else None
+def swap_again(model: nn.Module, swaps: Sequence[Mapping[str, str | float]]) -> None:
+    """Give a network the attention that :func:`swaps_of` wrote down. Raises FieldguideError for what it cannot be."""
+    for swap in swaps:
+        where, dropout = str(swap["where"]), float(swap["dropout"])
+        core, mask = core_text.parse(str(swap["core"])), mask_text.parse(str(swap["mask"]))
+        swap_attention(model, core, mask=mask, dropout=dropout, where=where)
+
+
+def _choices(attention: Attention) -> tuple[str, Mask, float]:
+    return repr(attention.core), attention.mask, attention.dropout
 
 
 def _fitted(
@@ -91,7 +142,7 @@ def _fitted(
     """The core that an Attention will have, asked whether it can do what will be asked of it."""
     if mask is not None:
         require_structure(mask)
-        if _is_causal(attention.mask) and not _is_causal(mask):
+        if is_causal(attention.mask) and not is_causal(mask):
             raise FieldguideError(f"it is causal and would see the future; use mask=Causal() & {_in_brackets(mask)}")
     new = attention.core if core is None else deepcopy(core)
     new.require(
@@ -109,13 +160,19 @@ def _only_in(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tuple[st
     return tuple(name for name, tensor in one.items() if other.get(name) is not tensor)
 
 
+def _few(names: Sequence[str], shown: int = 3) -> str:
+    """The first of many names, and how many more there are."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
 def _biases_of_stacks(model: nn.Module) -> dict[nn.Module, Bias]:
     """The Attention modules whose bias belongs to their stack."""
     stacks = [module for module in model.modules() if isinstance(module, Stack) and module.bias is not None]
     return {layer.attention: stack.bias for stack in stacks for layer in stack.layers}  # pyright: ignore
 
 
-def _is_causal(mask: Mask) -> bool:
+def is_causal(mask: Mask) -> bool:
+    """Whether a mask hides the future, as far as its form says."""
     return any(isinstance(part, Causal) for part in (mask.terms if isinstance(mask, And) else (mask,)))
 
 

@@ -56,14 +56,16 @@ def construct(row: Architecture, config: Any, name: str) -> nn.Module:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of an annotated kind: plain types, ``Literal``, ``X | None`` and ``tuple[X, ...]``."""
+    """Whether a value is of an annotated kind: plain types, ``Literal``, unions, ``tuple[X, ...]``, ``tuple[X, X]``."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Literal:
         return value in parts
     if origin in (Union, UnionType):
         return any(_fits(value, part) for part in parts)
     if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(item, parts[0]) for item in value)
+        if not isinstance(value, tuple) or (parts[-1] is not ... and len(value) != len(parts)):
+            return False
+        return all(_fits(item, parts[0]) for item in value)
     if kind is float:
         return type(value) in (int, float)
     return type(value) is kind

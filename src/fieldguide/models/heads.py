@@ -5,6 +5,7 @@ from itertools import chain
 
 from torch import nn
 
+from fieldguide.blocks.heads import Hidden, MaskedTokens, Pretraining, TextClassifier
 from fieldguide.blocks.lora import has_adapters
 from fieldguide.errors import FieldguideError
 
@@ -12,7 +13,8 @@ from fieldguide.errors import FieldguideError
 def reset_head(model: nn.Module, num_classes: int) -> nn.Module:
     """Puts a fresh, trainable layer of ``num_classes`` outputs in place of every module named ``head``; the model.
 
-    Auxiliary heads, whose names end in ``.head``, are replaced too. A new head is of the old one's class, with as many
+    Auxiliary heads, whose names end in ``.head``, are replaced too; of the classifier of a text the output layer is,
+    for what pools the text serves any classes. A new head is of the old one's class, with as many
     inputs, with a bias if that had one, on its device, of its type and in its mode, and starts as its class starts
     (``nn.Linear``: uniform within ±1/√in_features). ``model.config.num_classes`` follows, so that ``save_model`` and
     ``load_model`` know.
@@ -23,7 +25,7 @@ def reset_head(model: nn.Module, num_classes: int) -> nn.Module:
     if num_classes < 1:
         raise FieldguideError(f"reset_head: num_classes={num_classes} must be at least 1")
     kind, config = type(model).__name__, getattr(model, "config", None)
-    heads = {name: module for name, module in model.named_modules() if name.rpartition(".")[2] == "head"}
+    heads = dict(_output(name, module) for name, module in model.named_modules() if name.rpartition(".")[2] == "head")
     if not heads:
         parts = ", ".join(name for name, _ in model.named_children())
         raise FieldguideError(f"reset_head: {kind} has no module named head; it has {parts or 'no parts'}")
@@ -35,6 +37,14 @@ def reset_head(model: nn.Module, num_classes: int) -> nn.Module:
     if is_dataclass(config):
         model.config = replace(config, num_classes=num_classes)  # pyright: ignore[reportArgumentType]
     return model
+
+
+def _output(name: str, head: nn.Module) -> tuple[str, nn.Module]:
+    """The layer of a head that gives the classes."""
+    if isinstance(head, Hidden | MaskedTokens | Pretraining):
+        kind = type(head).__name__
+        raise FieldguideError(f'reset_head: {name} is a {kind}, which gives no classes; create it with head="classify"')
+    return (f"{name}.output", head.output) if isinstance(head, TextClassifier) else (name, head)
 
 
 def _fresh(name: str, head: nn.Module, num_classes: int) -> nn.Module:

@@ -20,7 +20,7 @@ from torch import nn
 
 from fieldguide import __version__
 from fieldguide.blocks.lora import has_adapters
-from fieldguide.blocks.swapping import swapped
+from fieldguide.blocks.swapping import swap_again, swaps_of
 from fieldguide.catalog import ARCHITECTURES, Architecture
 from fieldguide.errors import DamagedFile, FieldguideError
 from fieldguide.models.build import configure, construct, default_config
@@ -28,9 +28,16 @@ from fieldguide.weights.preprocessing import Preprocessing
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SCHEMA = {"fieldguide": str, "name": str, "family": str, "config": dict, "data": dict | None,
-          "preprocessing": dict | None, "sha256": str}  # fmt: skip
+          "preprocessing": dict | None, "swaps": list, "sha256": str}  # fmt: skip
+SWAP_SCHEMA = {"where": str, "core": str, "mask": str, "dropout": float}
 PREPROCESSING_SCHEMA = {"mean": list, "std": list, "size": int, "resize": int, "interpolation": str}
-DATA_SCHEMA = {"classes": list, "channels": int, "image_size": list, "mean": list, "std": list, "resize": str}
+DATA_SCHEMAS = {
+    "images": {"classes": list, "channels": int, "image_size": list, "mean": list, "std": list, "resize": str},
+    "text": {"classes": list | None, "length": int | None},
+    "table": {"columns": list, "target": str, "classes": list | None},
+}
+"""By the kind of data: how inputs are prepared and answers are read."""
+TOKENIZER = {"tokenizer.json", "special_tokens_map.json"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,19 +48,39 @@ class Stored:
     row: Architecture
     config: Any
     data: dict[str, Any] | None
-    """``classes, channels, image_size, mean, std, resize``: how to prepare an image and how to read the answer."""
+    """``kind`` and the keys of its schema: how to prepare an input and how to read the answer."""
     preprocessing: Preprocessing | None
     """Of the public weights that the network began with."""
+    swaps: list[dict[str, Any]]
+    """Attention that is not as the config says: ``where, core, mask, dropout`` of :func:`swap_attention`."""
     sha256: str
     """Of ``model.safetensors``."""
     version: str
     """Of the fieldguide that wrote it."""
 
+    def network(self, config: Any = None) -> nn.Module:
+        """The network with random values, or one like it with another config. Raises :class:`DamagedFile`."""
+        model = construct(self.row, self.config if config is None else config, self.name)
+        model.preprocessing = self.preprocessing  # pyright: ignore[reportArgumentType]
+        try:
+            swap_again(model, self.swaps)
+        except FieldguideError as error:
+            raise DamagedFile(f"the swaps of {self.name} in {CONFIG}: {error}") from error
+        return model
 
-def save_model(model: nn.Module, folder: str | PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
+
+def save_model(
+    model: nn.Module,
+    folder: str | PathLike[str],
+    *,
+    extra: Mapping[str, Any] | None = None,
+    tokenizer: Mapping[str, str] | None = None,
+) -> None:
     """Write a network of the catalog to a folder; a folder that ``save_model`` wrote earlier is replaced as a whole.
 
-    ``extra={"data": {...}}`` adds how the training data were prepared, with exactly the keys of ``DATA_SCHEMA``.
+    ``extra={"data": {...}}`` adds how the training data were prepared, ``kind`` and exactly its keys in
+    ``DATA_SCHEMAS``; ``tokenizer`` maps the names in ``TOKENIZER`` to the texts of files that are to lie beside the
+    weights.
     Everything is written to a temporary sibling first, so that a full disk leaves the old folder as it was.
     Raises :class:`FieldguideError` for another kind of module or key, :class:`OSError` when the disk refuses.
     """
@@ -62,16 +89,18 @@ def save_model(model: nn.Module, folder: str | PathLike[str], *, extra: Mapping[
         raise FieldguideError("save_model: the model has LoRA adapters; fold them in with merge_lora(model) first")
     with torch.device("meta"):
         original = construct(row, model.config, row.family)
-    if changed := swapped(model, original):
+    try:
+        swaps = swaps_of(model, original)
+    except FieldguideError as error:
         raise FieldguideError(
-            f"save_model: {changed[0]} has another core or mask than {CONFIG} can say and could not be loaded again; "
-            "keep the state dict with safetensors, or swap back"
-        )
+            f"save_model: {error}, so the model could not be loaded again; keep the state dict with safetensors, "
+            "or swap back"
+        ) from error
     added = {"data": None} | json.loads(json.dumps(dict(extra or {})))  # as it will be read: tuples become lists
     _require(added, {"data": SCHEMA["data"]}, "extra of save_model", FieldguideError)
     if added["data"] is not None:
-        _require(added["data"], DATA_SCHEMA, 'extra["data"] of save_model', FieldguideError)
-    if folder.exists() and not {path.name for path in folder.iterdir()} <= {CONFIG, WEIGHTS}:
+        _require_data(added["data"], 'extra["data"] of save_model', FieldguideError)
+    if folder.exists() and not {path.name for path in folder.iterdir()} <= {CONFIG, WEIGHTS, *TOKENIZER}:
         raise FieldguideError(f"{folder} holds other files than a saved model; choose a folder of its own")
     tensors = save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
     config = {
@@ -80,6 +109,7 @@ def save_model(model: nn.Module, folder: str | PathLike[str], *, extra: Mapping[
         "family": row.family,
         "config": asdict(model.config),  # pyright: ignore[reportArgumentType]
         "preprocessing": asdict(model.preprocessing) if model.preprocessing else None,  # pyright: ignore
+        "swaps": swaps,
         **added,
         "sha256": hashlib.sha256(tensors).hexdigest(),
     }
@@ -89,6 +119,8 @@ def save_model(model: nn.Module, folder: str | PathLike[str], *, extra: Mapping[
     try:
         fresh.mkdir()
         _write(fresh / WEIGHTS, tensors)
+        for name, text in (tokenizer or {}).items():
+            _write(fresh / name, text.encode())
         _write(fresh / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -106,8 +138,7 @@ def load_model(folder: str | PathLike[str]) -> nn.Module:
     """
     folder = Path(folder)
     stored = read_config(folder)
-    model = construct(stored.row, stored.config, stored.name)
-    model.preprocessing = stored.preprocessing  # pyright: ignore[reportArgumentType]
+    model = stored.network()
     load_tensors(model, folder / WEIGHTS, sha256=stored.sha256)
     return model.eval()
 
@@ -132,6 +163,8 @@ def read_config(folder: str | PathLike[str], *, name: str | None = None) -> Stor
         raise DamagedFile(f"cannot read {path}: {error.strerror}; a saved model is {CONFIG} and {WEIGHTS}") from error
     except ValueError as error:
         raise DamagedFile(f"{path} is not JSON ({error}); save the model again") from error
+    if isinstance(entries, dict):
+        entries = {"swaps": [], **entries}  # files from before there were any
     _require(entries, SCHEMA, str(path), DamagedFile)
     if name not in (None, entries["name"]):
         raise DamagedFile(f"{path} holds {entries['name']!r}, not {name!r}; create that model or choose other weights")
@@ -144,9 +177,11 @@ def read_config(folder: str | PathLike[str], *, name: str | None = None) -> Stor
     default = default_config(row)
     _require(entries["config"], dict.fromkeys(asdict(default), object), f"config in {path}", DamagedFile)
     if entries["data"] is not None:
-        _require(entries["data"], DATA_SCHEMA, f"data in {path}", DamagedFile)
+        _require_data(entries["data"], f"data in {path}", DamagedFile)
     if entries["preprocessing"] is not None:
         _require(entries["preprocessing"], PREPROCESSING_SCHEMA, f"preprocessing in {path}", DamagedFile)
+    for swap in entries["swaps"]:
+        _require(swap, SWAP_SCHEMA, f"swaps in {path}", DamagedFile)
     try:
         config = configure(default, entries["config"], f"the config in {path}")
         preprocessing = Preprocessing.of(entries["preprocessing"]) if entries["preprocessing"] else None
@@ -160,6 +195,7 @@ def read_config(folder: str | PathLike[str], *, name: str | None = None) -> Stor
         config=config,
         data=entries["data"],
         preprocessing=preprocessing,
+        swaps=entries["swaps"],
         sha256=entries["sha256"],
         version=entries["fieldguide"],
     )
@@ -208,6 +244,13 @@ def _require(entries: Any, schema: Mapping[str, Any], where: str, error: type[Fi
     )
     if problems:
         raise error(f"{where}: {'; '.join(problems)}; expected {', '.join(sorted(schema))}")
+
+
+def _require_data(data: Any, where: str, error: type[FieldguideError]) -> None:
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if kind not in DATA_SCHEMAS:
+        raise error(f"{where}: kind is {kind!r}; known: {', '.join(DATA_SCHEMAS)}")
+    _require(data, {"kind": str, **DATA_SCHEMAS[kind]}, where, error)
 
 
 def _listing(label: str, names: set[str]) -> list[str]:

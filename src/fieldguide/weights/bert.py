@@ -1,5 +1,6 @@
 """Public weights of BERT, as they are on disk: of the encoder, or below one of its heads."""
 
+from fieldguide.weights.adapt import first_rows, vocabulary
 from fieldguide.weights.encoders import encoder_tables
 from fieldguide.weights.family import Family
 from fieldguide.weights.rows import ignore, tied
@@ -47,5 +48,11 @@ FAMILY = Family(
             ),
             aliases={"*.LayerNorm.gamma": "*.LayerNorm.weight", "*.LayerNorm.beta": "*.LayerNorm.bias"},
         )
+    },
+    adapt={
+        "embeddings.tokens.weight": vocabulary,
+        "embeddings.positions.weight": first_rows,
+        "head.bias": vocabulary,
+        "head.masked.bias": vocabulary,
     },
 )

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from fieldguide.catalog import ARCHITECTURES
 from fieldguide.errors import unknown
+from fieldguide.weights.adapt import Wanted
 from fieldguide.weights.table import Table
 
-Adaptation = Callable[[Tensor, tuple[int, ...]], Tensor | None]
-"""``(their tensor, the shape that ours has) → their tensor in that shape``, or None when that makes no sense."""
+Adaptation = Callable[[Tensor, Wanted], Tensor | None]
+"""``(their tensor, what it is to become) → their tensor as that``, or None when that makes no sense."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +27,16 @@ class Family:
     head: tuple[str, ...] = ("head.*",)
     """Shell patterns of our names that belong to the published task and that fine-tuning begins anew."""
     adapt: Mapping[str, Adaptation] = field(default_factory=dict)
-    """Our name → how its tensor is made to fit another shape."""
+    """Shell pattern of our names → how such a tensor is made to fit another shape."""
     conventions: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     """Layout → shell pattern of catalog names → fields of the model's config that its library fixes and that no file
     holds, such as ``norm_eps``; later patterns add to earlier ones."""
 
     def is_head(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self.head)
+
+    def adaptation(self, name: str) -> Adaptation | None:
+        return next((change for pattern, change in self.adapt.items() if fnmatchcase(name, pattern)), None)
 
     def conventions_of(self, layout: str, size: str) -> dict[str, Any]:
         """What a library fixes for the size of this catalog name."""

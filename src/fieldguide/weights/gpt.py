@@ -1,6 +1,6 @@
 """Public weights of GPT-1 and GPT-2, in transformers' layout: linear layers as ``(in, out)``, the output tied."""
 
-from fieldguide.weights.adapt import vocabulary
+from fieldguide.weights.adapt import first_rows, vocabulary
 from fieldguide.weights.family import Family
 from fieldguide.weights.rows import Ignored, Row, Tied, ignore, split, tied, transpose
 from fieldguide.weights.table import Table
@@ -43,5 +43,5 @@ FAMILY = Family(
     name="gpt",
     layouts={"transformers": (GPT1, GPT2)},
     head=(),
-    adapt={"embeddings.tokens.weight": vocabulary},
+    adapt={"embeddings.tokens.weight": vocabulary, "embeddings.positions.weight": first_rows},
 )

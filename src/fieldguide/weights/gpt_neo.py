@@ -1,6 +1,6 @@
 """Public weights of GPT-Neo, in transformers' layout, which stores its linear layers as PyTorch does."""
 
-from fieldguide.weights.adapt import vocabulary
+from fieldguide.weights.adapt import first_rows, vocabulary
 from fieldguide.weights.family import Family
 from fieldguide.weights.rows import ignore, tied
 from fieldguide.weights.table import Table
@@ -29,5 +29,5 @@ FAMILY = Family(
     name="gpt_neo",
     layouts={"transformers": (TRANSFORMERS,)},
     head=(),
-    adapt={"embeddings.tokens.weight": vocabulary},
+    adapt={"embeddings.tokens.weight": vocabulary, "embeddings.positions.weight": first_rows},
 )

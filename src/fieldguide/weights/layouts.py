@@ -1,7 +1,7 @@
 """Which layout a checkpoint has, judged by its names and shapes; and when none fits, what it looks like instead."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -9,7 +9,9 @@ from torch import Tensor
 
 from fieldguide.catalog import ARCHITECTURES
 from fieldguide.errors import FieldguideError, unknown
+from fieldguide.weights.adapt import Wanted, class_token_and_grid, square
 from fieldguide.weights.family import Family, family_named, nearest_size
+from fieldguide.weights.grids import Grid
 from fieldguide.weights.table import Plan, Table
 
 OWN = "fieldguide"
@@ -39,6 +41,9 @@ class Fit:
     """Ours that arrive and that the model does not have."""
     misshapen: list[str]
     """Ours that arrive in another shape, or as whole numbers where the model has fractions."""
+    grid: Grid | None = None
+    """How the model's patches lie, if it has any, and how those of the checkpoint do where that is told."""
+    their_grid: Grid | None = None
 
     @property
     def distance(self) -> tuple[int, int]:
@@ -56,10 +61,25 @@ class Fit:
         moves = [move for move in self.plan.moves if not set(move.targets) <= set(without)]
         return {name: tensor for move in moves for name, tensor in move(self.theirs).items() if name not in without}
 
+    def laid_out(self, grid: Grid, their_grid: Grid | None) -> "Fit":
+        """The same for a model with these patches: as many in another grid are misshapen too.
+
+        A bare state dict of ours does not tell its grid, and is taken to have the model's.
+        """
+        tables = [name for name in self.arriving if self.family.adaptation(name) is class_token_and_grid]
+        theirs = their_grid or (grid if self.layout == OWN else None)
+        other = [name for name in tables if (theirs or square(len(self.arriving[name]) - 1)) != grid]
+        misshapen = list(dict.fromkeys([*self.misshapen, *other]))
+        return replace(self, grid=grid, their_grid=their_grid, misshapen=misshapen)
+
     def adapt(self, name: str, tensor: Tensor) -> Tensor | None:
         """A misshapen tensor in the model's shape, or None where the family does not know how."""
-        adaptation = self.family.adapt.get(name)
-        return adaptation(tensor, tuple(self.ours[name].shape)) if adaptation else None
+        adaptation = self.family.adaptation(name)
+        return (
+            adaptation(tensor, Wanted(values=self.ours[name], grid=self.grid, their_grid=self.their_grid))
+            if adaptation
+            else None
+        )
 
     def can_adapt(self, name: str) -> bool:
         return name in self.misshapen and self.adapt(name, self.arriving[name]) is not None

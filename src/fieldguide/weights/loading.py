@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fieldguide.errors import DamagedFile, FieldguideError
 from fieldguide.weights.family import family_of
+from fieldguide.weights.grids import grid_beside, grid_of
 from fieldguide.weights.layouts import Fit, best_fit
 from fieldguide.weights.misfit import misfit_error, misfits
 from fieldguide.weights.preprocessing import preprocessing_of
@@ -25,8 +26,9 @@ def load_weights(
     The layout (torchvision, timm, transformers, …) is the one whose names fit, or ``layout``. Values take the model's
     dtype and device. ``strict=False`` allows what fine-tuning needs and nothing else: a head of another size, broken or
     absent, stays as the model has it, and what the family knows how to adapt (a first convolution to other input
-    channels) is adapted; the report names each. ``family`` is for models that are not of the catalog. A head that is
-    nothing but NaN is passed over with a warning. ``model.preprocessing`` then says how images must be prepared.
+    channels, positions to another length or image, a vocabulary) is adapted; the report names each. ``family`` is for
+    models that are not of the catalog. A head that is nothing but NaN is passed over with a warning.
+    ``model.preprocessing`` then says how images must be prepared.
 
     Raises :class:`FieldguideError` that lists missing, surplus and misshapen tensors and says what the checkpoint looks
     like, :class:`DamagedFile` for a file that cannot be believed or holds NaN; the model is then as it was.
@@ -34,11 +36,13 @@ def load_weights(
     where, place = describe(source), place_of(source)
     theirs, ours = read_source(source if place is None else place), distinct_tensors(model)
     fit = best_fit(theirs, ours, family_of(model, family), layout)
+    if (grid := grid_of(model)) and not strict:
+        fit = fit.laid_out(grid, grid_beside(place))
     problems = misfits(fit)
-    kept = {} if strict else {name: problem for name, problem in problems.items() if fit.family.is_head(name)}
-    open_problems = problems.keys() - kept.keys()
-    adapted = {} if strict else {name: problems[name] for name in open_problems if fit.can_adapt(name)}
-    if open_problems - adapted.keys():
+    allowed = {} if strict else problems
+    adapted = {name: problem for name, problem in allowed.items() if fit.can_adapt(name)}
+    kept = {name: problem for name, problem in allowed.items() if fit.family.is_head(name) and name not in adapted}
+    if problems.keys() - kept.keys() - adapted.keys():
         raise misfit_error(where, getattr(model, "name", type(model).__name__), fit, strict=strict)
 
     values = fit.values(kept)

@@ -2,7 +2,9 @@
 
 from torch import Tensor
 
+from fieldguide.catalog import find
 from fieldguide.errors import FieldguideError
+from fieldguide.weights.adapt import class_token_and_grid, vocabulary
 from fieldguide.weights.layouts import Fit, looks_like
 from fieldguide.weights.report import few
 
@@ -14,7 +16,7 @@ def misfits(fit: Fit) -> dict[str, str]:
         **dict.fromkeys(fit.surplus, "not in the model"),
         **dict.fromkeys(fit.plan.surplus, "not a name of this layout"),
         **{
-            name: f"{_text(fit.arriving[name])} in the checkpoint, {_text(fit.ours[name])} here"
+            name: f"{_text(fit.arriving[name])} in the checkpoint, {_text(fit.ours[name])} here{_patches(fit, name)}"
             for name in fit.misshapen
         },
     }
@@ -31,25 +33,36 @@ def misfit_error(where: str, model: str, fit: Fit, *, strict: bool) -> Fieldguid
     ]
     misshapen = [f"{fit.origins[name]} is {problems[name]}" for name in fit.misshapen]
     more = [f"{len(misshapen) - 2} more of another shape"] if len(misshapen) > 2 else []
-    advice = (_relaxed(fit, problems) if strict else None) or _likeness(fit)
+    advice = (_relaxed(fit, problems) if strict else None) or _likeness(fit, model)
     return FieldguideError(f"{where} does not fit {model}: {'; '.join([*lists, *misshapen[:2], *more, advice])}")
 
 
 def _relaxed(fit: Fit, problems: dict[str, str]) -> str | None:
     """How ``strict=False`` would help, when it would."""
-    head = [name for name in problems if fit.family.is_head(name)]
-    adaptable = [name for name in problems if name not in head and fit.can_adapt(name)]
+    adaptable = [name for name in problems if fit.can_adapt(name)]
+    head = [name for name in problems if fit.family.is_head(name) and name not in adaptable]
     if len(problems) > len(head) + len(adaptable):
         return None
+    words = {fit.arriving[name].shape[0] for name in adaptable if fit.family.adaptation(name) is vocabulary}
     classes = {fit.arriving[name].shape[0] for name in head if name in fit.misshapen}
     create = f"create the model with num_classes={classes.pop()} or " if classes and not adaptable else ""
+    create = f"create the model with vocab_size={words.pop()} or " if words else create
     wishes = ["keep the model's own head"] * bool(head) + [f"adapt {few(adaptable)}"] * bool(adaptable)
     return f"{create}pass strict=False to {' and '.join(wishes)}"
 
 
-def _likeness(fit: Fit) -> str:
+def _likeness(fit: Fit, model: str) -> str:
     looks = looks_like(fit.theirs, fit.family.name)
-    return f"it looks like {looks}" if looks else "its names are of no known layout"
+    if not looks:
+        return "its names are of no known layout"
+    size, _, rest = looks.partition(" ")
+    known = find(size) is not None and "parameters" not in rest and size != model
+    return f"it looks like {looks}{f'; create {size} for it' * known}"
+
+
+def _patches(fit: Fit, name: str) -> str:
+    is_table = fit.grid is not None and fit.family.adaptation(name) is class_token_and_grid
+    return " for {}×{} patches".format(*fit.grid) if is_table and fit.grid else ""
 
 
 def _text(tensor: Tensor) -> str:

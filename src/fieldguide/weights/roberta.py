@@ -1,5 +1,6 @@
 """Public weights of RoBERTa, as they are on disk: of the encoder, or below one of its heads."""
 
+from fieldguide.weights.adapt import first_rows, vocabulary
 from fieldguide.weights.encoders import encoder_tables
 from fieldguide.weights.family import Family
 from fieldguide.weights.rows import ignore, tied
@@ -38,5 +39,10 @@ FAMILY = Family(
         "transformers": encoder_tables(
             "roberta.", ENCODER, bare=(POOLER, {}), headed=(MASKED_TOKENS, CLASSIFIER), aliases={}
         )
+    },
+    adapt={
+        "embeddings.tokens.weight": vocabulary,
+        "embeddings.positions.weight": first_rows,
+        "head.bias": vocabulary,
     },
 )

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from fieldguide.weights.adapt import first_convolution
+from fieldguide.weights.adapt import first_convolution, offsets
 from fieldguide.weights.family import Family
 from fieldguide.weights.rows import derived, ignore, split
 from fieldguide.weights.table import Table
@@ -112,5 +112,5 @@ FAMILY = Family(
         "transformers": (TRANSFORMERS,),
         "microsoft": (MICROSOFT,),
     },
-    adapt={"stem.conv.weight": first_convolution},
+    adapt={"stem.conv.weight": first_convolution, "stages.*.attention.bias.table": offsets},
 )

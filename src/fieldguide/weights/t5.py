@@ -1,5 +1,6 @@
 """How transformers calls the tensors of a T5, of v1.1 and of FLAN-T5."""
 
+from fieldguide.weights.adapt import vocabulary
 from fieldguide.weights.family import Family
 from fieldguide.weights.rows import ignore, tied
 from fieldguide.weights.table import Table
@@ -52,4 +53,5 @@ FAMILY = Family(
     name="t5",
     layouts={"transformers": (Table(TRANSFORMERS | ORIGINAL), Table(TRANSFORMERS | V1_1))},
     head=(),  # the output layer knows the vocabulary, which fine-tuning keeps
+    adapt={"tokens.weight": vocabulary, "head.weight": vocabulary},
 )

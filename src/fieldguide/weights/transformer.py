@@ -4,6 +4,7 @@ Marian's positions are all sines and then all cosines, the paper's alternate. Th
 features in another order, so the order is what changes on the way, and positions stay the paper's in both directions.
 """
 
+from fieldguide.weights.adapt import vocabulary
 from fieldguide.weights.family import Family
 from fieldguide.weights.rows import Row, ignore, interleave, squeeze, tied
 from fieldguide.weights.table import Table
@@ -55,4 +56,5 @@ FAMILY = Family(
     name="transformer",
     layouts={"transformers": (Table(MARIAN, aliases=HEADLESS),)},
     head=(),  # the output layer is the table of tokens
+    adapt={"embeddings.tokens.weight": vocabulary, "output_bias": vocabulary},
 )

@@ -21,7 +21,8 @@ from fieldguide.shapes import Float, Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig:
-    image_size: int = 224
+    image_size: int | tuple[int, int] = 224
+    """A side, or height and width."""
     patch_size: int = 16
     d_model: int = 768
     num_layers: int = 12
@@ -46,7 +47,7 @@ SIZES = {
 
 
 class ViT(nn.Module):
-    """``images (b, in_channels, image_size, image_size) → logits (b, num_classes)``."""
+    """``images (b, in_channels, height, width) → logits (b, num_classes)``."""
 
     def __init__(self, config: ViTConfig):
         super().__init__()
@@ -77,8 +78,7 @@ class ViT(nn.Module):
 
     def features(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """One map, the last layer's patches: all layers of a ViT have the same stride."""
-        side = self.config.image_size // self.config.patch_size
-        return [self.encode(x)[:, 1:].transpose(1, 2).unflatten(2, (side, side))]
+        return [self.encode(x)[:, 1:].transpose(1, 2).unflatten(2, self.patches.grid)]
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         return self.head(self.encode(x)[:, 0])
