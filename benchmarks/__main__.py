@@ -1,12 +1,13 @@
 """Every benchmark in turn: ``python -m benchmarks``. Keep the machine idle; each prints its own table.
 
-``benchmarks.transfer`` needs data of yours and is run by itself.
+``benchmarks.transfer`` and ``benchmarks.tables`` need data of yours and ``benchmarks.optimizers`` a folder and twenty
+minutes; they are run by themselves.
 """
 
 import subprocess
 import sys
 
-BENCHMARKS = ("overhead", "attention", "zoo", "accuracy", "kills")
+BENCHMARKS = ("overhead", "attention", "zoo", "accuracy", "kills", "generate", "clipping")
 
 if __name__ == "__main__":
     failed = []

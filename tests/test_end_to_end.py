@@ -23,7 +23,7 @@ COMMAND = (sys.executable, "-m", "fieldguide")
 LEFT = {
     "recipe.toml", "environment.json", "metrics.jsonl", "trace.jsonl", "checkpoints", "model", "figures", "report.html",
 }  # fmt: skip
-FIGURES = {"curves.png", "confusion.png", "mistakes.png", "predictions.safetensors"}
+FIGURES = {"calibration.png", "curves.png", "confusion.png", "mistakes.png", "predictions.safetensors"}
 
 
 def fieldguide_(*arguments: object, **options) -> subprocess.CompletedProcess[str]:

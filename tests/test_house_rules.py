@@ -30,7 +30,18 @@ FREE = {"catalog", "errors", "shapes", "trace", "weights"}
 """Anyone may import these; they import only one another."""
 STRANGERS = {("train", "models"), ("profile", "models")}
 """These take any module, so they never import ours."""
-LAZY = {"matplotlib", "torchmetrics", "sklearn", "PIL", "jinja2", "huggingface_hub", "torchvision", "onnxruntime"}
+LAZY = {
+    "matplotlib",
+    "torchmetrics",
+    "sklearn",
+    "PIL",
+    "jinja2",
+    "huggingface_hub",
+    "torchvision",
+    "onnxruntime",
+    "pytorch_optimizer",
+    "sacrebleu",
+}
 """Libraries so slow to import, or so optional, that a function may do it when it is called."""
 
 
@@ -195,6 +206,8 @@ def test_a_row_and_its_file_say_the_same(row):
         assert {"num_classes", "in_channels"} <= named
         assert row.image[0] <= row.image[1]
         assert row.mini_image[0] <= row.mini_image[1] <= 32
+    elif row.task == "regress":
+        assert {"in_features", "out_features"} <= named
     else:
         assert {"vocab_size", "d_model", "num_layers", "num_heads"} <= named
 

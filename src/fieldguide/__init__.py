@@ -11,6 +11,7 @@ _HOME = {
     "load_weights": "fieldguide.weights",
     "export_weights": "fieldguide.weights",
     "open_images": "fieldguide.data",
+    "open_table": "fieldguide.data",
     "attend": "fieldguide.blocks.attention",
     "explain": "fieldguide.blocks.attention",
     "Attention": "fieldguide.blocks.attention",
@@ -22,6 +23,7 @@ _HOME = {
     "merge_lora": "fieldguide.blocks.lora",
     "reset_head": "fieldguide.models.heads",
     "fit": "fieldguide.train",
+    "lr_range_test": "fieldguide.train.range_test",
     "Recipe": "fieldguide.train.recipe",
 }
 

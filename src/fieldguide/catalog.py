@@ -385,6 +385,18 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         weights="none public; train it, or swap_attention(bert, core=Performer(256), dropout=0.0) and fine-tune",
         sizes={"performer_base": 111_642_624, "performer_mini": 124_672},
     ),
+    Architecture(
+        family="mlp",
+        module="tabular.mlp",
+        model="MLP",
+        task="regress",
+        paper="Rumelhart, Hinton & Williams 1986, Learning representations by back-propagating errors",
+        year=1986,
+        key_idea="layers of units that each see all of the layer before, taught by passing the error backwards",
+        best_for="tables of numbers and words: a number or a class from the other columns",
+        weights="none public; train it on your table",
+        sizes={"mlp": 68_353, "mlp_mini": 1_377},
+    ),
 )
 
 

@@ -470,3 +470,19 @@ def test_flex_attention_says_the_same():
     done = subprocess.run([sys.executable, "-c", FLEX], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split()[-1] == "all"
+
+
+ONE = [
+    Causal(),
+    Causal() & Window(3),
+    Causal() & Window(9) & Padding(torch.arange(9) > torch.tensor([[1], [4]])),
+    Causal() & Window(8) | Global([0]),
+    ~Causal(),
+    Causal() & Documents(torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1, 1]])),
+]
+
+
+@pytest.mark.parametrize("mask", ONE, ids=str)
+@pytest.mark.parametrize("bias", [None, RelativeBuckets(4, two_sided=False)], ids=["", "bias"])
+def test_the_last_query_alone_sees_what_its_mask_shows(mask, bias):
+    agree(lambda q, k, v: attend(q, k, v, mask, bias), tensors(1, 9), mask, bias and bias.double())

@@ -88,7 +88,7 @@ TABLE = [
     ("lookup mask Causl()", ["Causl", "Causal"]),
     ("lookup mask Causal() --png PLACE/nowhere/mask.png", ["nowhere"]),
     ("eval PLACE/runs/none", ["none"]),
-    ("predict PLACE/good", ["image files"]),
+    ("predict PLACE/good", ["good", "not a run folder"]),
     ("report PLACE/good", ["good", "not a run folder"]),
 ]
 

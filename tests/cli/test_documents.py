@@ -2,13 +2,15 @@
 
 import re
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
 from fieldguide.blocks.mask_text import MASKS, parse
 from fieldguide.cli import VERBS, run
+from fieldguide.cli.optimizer_cards import CARDS
 from fieldguide.report.mask_picture import mask_text
-from fieldguide.train.recipe import load_recipe
+from fieldguide.train.recipe import OptimizerRecipe, Recipe, ScheduleRecipe, load_recipe
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,7 +55,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_options_that_are_shown_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("train", "eval", "export", "look cam", "look maps"):
+    for verb in ("train", "eval", "export", "look cam", "look maps", "look schedule", "look rate", "look attention", "generate"):
         assert run([*verb.split(), "--help"]) == 0
     known = capsys.readouterr().out + " --png --length --resume --help --version --kills"
     shown = set(re.findall(r"(?<![\w-])--[a-z][\w.-]+", page.read_text(encoding="utf-8")))
@@ -66,9 +68,27 @@ def test_the_recipe_is_one(tmp_path: Path) -> None:
     assert load_recipe(file=file).stopping.patience == 5
 
 
+def test_every_schedule_is_in_the_table() -> None:
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert not [name for name in get_args(get_type_hints(ScheduleRecipe)["name"]) if f"| `{name}` |" not in page]
+
+
 def test_every_mask_is_in_the_table() -> None:
     page = (ROOT / "docs" / "masks.md").read_text(encoding="utf-8")
     assert not [name for name in [*MASKS, "Documents", "Padding"] if f"`{name}(" not in page]
+
+
+def test_the_cards_of_optimizers_are_the_page_and_every_optimizer_has_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """`fieldguide lookup optimizer > docs/optimizers.md` writes them."""
+    assert run(["lookup", "optimizer"]) == 0
+    assert capsys.readouterr().out == (ROOT / "docs" / "optimizers.md").read_text(encoding="utf-8")
+    extras = ("sharpness", "ema", "swa", "lookahead")
+    assert {card.name for card in CARDS} == {*get_args(get_type_hints(OptimizerRecipe)["name"]), *extras}
+    assert all(hasattr(Recipe(), name) for name in extras)
+    assert run(["lookup", "optimizer", "muon"]) == 0
+    assert "Newton–Schulz" in capsys.readouterr().out
+    assert run(["lookup", "optimizer", "muom"]) == 2
+    assert "did you mean 'muon'" in capsys.readouterr().err
 
 
 def test_the_cards_are_those_of_the_catalog(capsys: pytest.CaptureFixture[str]) -> None:

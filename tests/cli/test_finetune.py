@@ -13,6 +13,7 @@ from torchvision.models import resnet18
 from fieldguide.cli import run
 from fieldguide.cli.job import Job
 from fieldguide.cli.pretrained import Pretrained
+from fieldguide.cli.tasks.images import open_data
 from fieldguide.data import open_images
 from fieldguide.models import create_model, load_model, read_config, save_model
 from fieldguide.weights import export_weights
@@ -94,9 +95,8 @@ def test_what_the_weights_want_is_asked_of_the_data():
     assert colour.prepare(Job(model="resnet18", data="digits", image_size=64)).image_size == 64
     grey = Pretrained(model=create_model("resnet18", in_channels=1), preprocessing=wants, classes=None).prepare(job)
     assert (grey.channels, grey.mean) == (1, (0.25,))
-    data = Job(
-        model="resnet_mini", data="digits", image_size=16, channels=3, mean=(0.1,) * 3, std=(0.2,) * 3
-    ).open_data()
+    job = Job(model="resnet_mini", data="digits", image_size=16, channels=3, mean=(0.1,) * 3, std=(0.2,) * 3)
+    data = open_data(job)
     assert (data.size, data.channels, data.mean) == ((16, 16), 3, (0.1, 0.1, 0.1))
 
 

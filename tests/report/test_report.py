@@ -39,8 +39,9 @@ def test_complete_run(run: Path) -> None:
     text = build_report(run).read_text()
     page = Page(text)
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert sorted(p.name for p in (run / "figures").glob("*.png")) == ["confusion.png", "curves.png", "mistakes.png"]
-    assert len(images) == 3
+    drawn = ["calibration.png", "confusion.png", "curves.png", "mistakes.png"]
+    assert sorted(p.name for p in (run / "figures").glob("*.png")) == drawn
+    assert len(images) == 4
     assert all(image["src"].startswith("data:image/png;base64,") and len(image["alt"]) > 40 for image in images)
     for word in ("95.00%", "optimizer.lr", "packages.torch", "2.15.0", "8 epochs", "prefers-color-scheme"):
         assert word in text
@@ -82,7 +83,7 @@ def test_all_right_shows_no_mistakes(run: Path, digit_predictions) -> None:
         worst=none, worst_images=torch.zeros(0, 1, 8, 8, dtype=torch.uint8), worst_names=(),
     ).save(run)  # fmt: skip
     text = build_report(run).read_text()
-    assert "Every image is right" in text
+    assert "All images are right" in text
     assert "Worst mistakes" not in text
 
 

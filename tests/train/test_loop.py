@@ -352,7 +352,7 @@ def test_a_map_style_data_set():
         (((torch.zeros(10, 5), torch.zeros(9).long()), None), "different lengths: 10, 9"),
         (([1, 2, 3], None), "batch_size 8 is larger than the training part \\(3 samples\\)"),
         ((iter([]), None), "cannot read batches from a list_iterator"),
-        (7, "expected images or a pair"),
+        (7, "expected a data set with feeds"),
     ],
 )
 def test_data_that_cannot_be_trained_on(data, message):

@@ -18,7 +18,7 @@ from fieldguide.blocks.kernels.flex import flex
 from fieldguide.blocks.kernels.hubs import hubs
 from fieldguide.blocks.kernels.sdpa import sdpa
 from fieldguide.blocks.kernels.strided import strided
-from fieldguide.blocks.masks import Band, Causal, Full, Mask, not_a_mask
+from fieldguide.blocks.masks import And, Band, Causal, Full, Mask, Window, not_a_mask
 from fieldguide.errors import FieldguideError
 from fieldguide.shapes import Float, Tensor
 
@@ -50,6 +50,10 @@ def attend(
             return F.scaled_dot_product_attention(q, k, v, None, dropout, square, scale=scale)
     _check(q, k, v, mask, bias)
     q, k, v = _autocast(q, k, v)
+    if q.shape[2] == 1:
+        mask = _as_one_sees_it(mask, k.shape[2])
+        if bias is not None and k.shape[2] < TROUBLE:  # what would be chosen, without the choosing
+            return dense.compute(q, k, v, mask, bias, scale, dropout)
     return choose(Case.of(q, k, mask, bias, dropout)).compute(q, k, v, mask, bias, scale, dropout)
 
 
@@ -58,6 +62,18 @@ def _same_but_length(q: Tensor, k: Tensor) -> bool:
     if not torch.compiler.is_compiling() and q.shape == k.shape:
         return True
     return q.shape[:2] == k.shape[:2] and q.shape[3:] == k.shape[3:]
+
+
+def _as_one_sees_it(mask: Mask, k_len: int) -> Mask:
+    """The same for the last query alone: nothing stands after it, and a wide enough window holds everything."""
+    match mask:
+        case Causal():
+            return Full()
+        case Window(size) if size >= k_len:
+            return Full()
+        case And(terms):
+            return And.of(*(_as_one_sees_it(term, k_len) for term in terms))
+    return mask
 
 
 def choose(case: Case) -> Kernel:
@@ -111,6 +127,7 @@ def explain(
     if not isinstance(mask, Mask):
         raise not_a_mask(mask)
     learned = bias is not None and bias.learned
+    mask = _as_one_sees_it(mask, k_len or n) if n == 1 else mask
     case = Case(mask, n, k_len or n, torch.device(device).type, bias is not None, learned, dropout > 0)
     kernel = choose(case)
     return Choice(kernel.name, kernel.reason(case), kernel.cost, kernel.pairs(case) / case.pairs)

@@ -85,18 +85,24 @@ class Attention(nn.Module):
         """
         self._check(x, memory)
         cache = cache or Cache()
-        q = self.query_norm(self._heads(self.query(x)))
         if memory is None:
-            k, v = self._keys_values(x)
+            q, k, v = self._queries_keys_values(x)
             q, k = self.positions(q, k, cache.seen(self)) if self.positions else (q, k)
             seen = cache.extend(self, k, v)
         else:
+            q = self._queries(x)
             seen = cache.recall(self, memory, self._keys_values)
         mask = Later.of(self.mask & mask, seen.dropped)
         bias = self.bias + bias if self.bias is not None and bias is not None else self.bias or bias
         dropout = self.dropout if self.training else 0.0
         y = self.core(q, seen.keys, seen.values, mask=mask, bias=bias, scale=self.scale, dropout=dropout)
         return self.output(y.transpose(1, 2).flatten(2))
+
+    def _queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self._queries(x), *self._keys_values(x)
+
+    def _queries(self, x: Tensor) -> Tensor:
+        return self.query_norm(self._heads(self.query(x)))
 
     def _keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         return self.key_norm(self._heads(self.key(source))), self._heads(self.value(source))

@@ -135,8 +135,9 @@ class StaticCache(DynamicCache):
         if kept is None:
             self._rooms[layer] = KeysValues(k, v).map(lambda x: x.new_empty(*x.shape[:2], self.max_len, x.shape[3]))
         room = self._rooms[layer]
-        room.keys[:, :, start:end], room.values[:, :, start:end] = k, v
-        self._kept[layer] = room.map(lambda x: x[:, :, :end])
+        room.keys.narrow(2, start, end - start).copy_(k)
+        room.values.narrow(2, start, end - start).copy_(v)
+        self._kept[layer] = KeysValues(room.keys.narrow(2, 0, end), room.values.narrow(2, 0, end))
         return self._kept[layer]
 
     def reorder(self, indices: Int[Tensor, "new"]) -> None:

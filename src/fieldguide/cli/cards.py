@@ -9,6 +9,7 @@ TASKS = {
     "encode": "text encoding: one vector for each token",
     "generate": "language modelling: the next token",
     "translate": "text to text",
+    "regress": "a number or a class from the other columns of a table",
 }
 
 

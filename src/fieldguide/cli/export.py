@@ -10,7 +10,7 @@ from fieldguide.cli.terminal import say_facts, say_json
 from fieldguide.errors import FieldguideError
 
 if TYPE_CHECKING:
-    from fieldguide.cli.trained import Trained
+    from fieldguide.cli.tasks.images import TrainedImages
     from fieldguide.shapes import Tensor
     from fieldguide.train.run import RunFolder
 
@@ -38,13 +38,13 @@ def export(
     tolerance
         The largest difference of a logit with which the file is still written.
     """
-    from fieldguide.cli.trained import Trained
+    from fieldguide.cli.tasks import trained_images
     from fieldguide.models import read_config
     from fieldguide.models.exporting import FORMATS, export_model
     from fieldguide.train.run import RunFolder
 
     folder = RunFolder.open(run)
-    trained = Trained.of(folder)
+    trained = trained_images(folder)
     suffix = FORMATS[format].suffix
     file = _new(out, suffix) if out else folder.path / "export" / f"model{suffix}"
     stored = read_config(folder.model)
@@ -75,7 +75,7 @@ def _new(file: Path, suffix: str) -> Path:
     return file
 
 
-def _examples(run: "RunFolder", trained: "Trained") -> "tuple[Tensor, int]":
+def _examples(run: "RunFolder", trained: "TrainedImages") -> "tuple[Tensor, int]":
     """Test images that the run has kept, filled up with random ones, and how many are real."""
     import torch
 

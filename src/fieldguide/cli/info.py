@@ -70,7 +70,11 @@ def _measure(
     overrides = {"image_size": side} if "image_size" in _fields(name) else {}
     with torch.device("meta"):
         model = create_model(name, **overrides)  # pyright: ignore
-        if side is None:
+        if _task(name) == "regress":
+            features: int = model.config.in_features  # pyright: ignore
+            shape = (batch, features)
+            example = (torch.empty(shape),)
+        elif side is None:
             shape, texts = (batch, length), 2 if _task(name) == "translate" else 1
             example = (torch.zeros(shape, dtype=torch.long),) * texts
         else:

@@ -1,34 +1,49 @@
 """What a run was asked to do besides its recipe; kept in ``environment.json`` so that ``--resume`` repeats it."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
 from fieldguide.catalog import Architecture, find
-from fieldguide.data import ImageData, open_images
-from fieldguide.errors import DamagedFile
+from fieldguide.errors import DamagedFile, did_you_mean
 from fieldguide.models import create_model
 from fieldguide.models.build import configure, construct, default_config, sizes
 from fieldguide.train.run import RunFolder, replace_text
 
+EMBEDDED = ("digits", "python-source", "python-lines", "dates")
+"""Data that need no file."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
+    """Each kind of data (``cli.tasks``) reads the options that concern it; the others stay None."""
+
     model: str
     data: str
     """A source's name, or an absolute path, so that a run can be resumed from any folder."""
-    image_size: int | None = None
-    channels: Literal[1, 3] | None = None
-    on_bad_file: Literal["stop", "skip"] = "stop"
     weights: str | None = None
     """What the network begins with: a file, a folder or a repository; None for random values."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the network's config that the user decided."""
+    image_size: int | None = None
+    channels: Literal[1, 3] | None = None
+    on_bad_file: Literal["stop", "skip"] | None = None
     mean: Sequence[float] | None = None
     """Per channel, in 0–1 units, where the weights and not the data decide it."""
     std: Sequence[float] | None = None
+    head: Literal["masked_lm", "classify"] | None = None
+    tokenizer: str | None = None
+    length: int | None = None
+    """Tokens of a window of text, and the most that a text may have."""
+    on_long: Literal["stop", "cut"] | None = None
+    target: str | None = None
+    on_missing: Literal["stop", "drop", "mean"] | None = None
+    unit: str = "images"
+    """What the samples of a step are."""
     config: dict[str, Any] | None = None
     """Of the network, once it has been built."""
     fingerprint: str | None = None
@@ -46,45 +61,39 @@ class Job:
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise DamagedFile(f"{run.environment} does not say what the run was asked to do ({problem})") from None
 
-    def open_data(self) -> ImageData:
-        """The images at a size that suits the model: their own where it can be, else the nearest that it takes."""
-        data = self._open(self.image_size or self._range())
-        patch = self._config("patch_size", 1)
-        if self.image_size is None and data.size[0] % patch:
-            data = self._open(max(patch, round(data.size[0] / patch) * patch))
-        return replace(data, mean=tuple(self.mean), std=tuple(self.std)) if self.mean and self.std else data
-
-    def network(self, data: ImageData) -> nn.Module:
-        """The job's network with random weights: as it was built before, or with what the data decide."""
+    def network(self, **decided: Any) -> nn.Module:
+        """The job's network with random weights: as it was built before, or with what the data and the user decide."""
         if self.config is None:
-            return create_model(self.model, **self.overrides(data))
-        return construct(self._row, configure(default_config(self._row), self.config, self.model), self.model)
-
-    def overrides(self, data: ImageData) -> dict[str, Any]:
-        """The fields of the model's config that the data decide."""
-        size = {"image_size": data.size[0]} if self.has("image_size") else {}
-        return {"num_classes": len(data.classes), "in_channels": data.channels, **size}
-
-    def _open(self, size: int | tuple[int, int] | None) -> ImageData:
-        return open_images(self.data, image_size=size, channels=self.channels, on_bad_file=self.on_bad_file)
+            return create_model(self.model, **decided | dict(self.overrides))
+        return construct(self.row, configure(default_config(self.row), self.config, self.model), self.model)
 
     @property
-    def _row(self) -> Architecture:
+    def row(self) -> Architecture:
         row = find(self.model)
         assert row
         return row
 
-    def _range(self) -> tuple[int, int] | None:
-        return self._row.mini_image if self.model.endswith("_mini") else self._row.image
-
     def has(self, field: str) -> bool:
         """Whether the model's config has such a number."""
-        return self._config(field, None) is not None
+        return self.number(field, None) is not None
 
-    def _config(self, field: str, default: Any) -> Any:
-        return getattr(sizes(self._row)[self.model], field, default)
+    def number(self, field: str, default: Any) -> Any:
+        """A number of the model's config: the user's, or its size's own."""
+        return self.overrides.get(field, getattr(sizes(self.row)[self.model], field, default))
 
 
 def source(text: str) -> str:
-    """``digits`` as it is; a path made absolute, so that it means the same in every folder."""
-    return text if text == "digits" else str(Path(text).expanduser().resolve())
+    """Embedded data by their name; a path made absolute, so that it means the same in every folder.
+
+    Two files, as a translation has, are parted by a comma.
+    """
+    if text in EMBEDDED:
+        return text
+    if "," in text and not Path(text).expanduser().exists():
+        return ",".join(str(Path(part).expanduser().resolve()) for part in text.split(","))
+    return str(Path(text).expanduser().resolve())
+
+
+def suggestion(text: str) -> str:
+    """For a source that is not there: the embedded one that was meant."""
+    return did_you_mean(Path(text).name, EMBEDDED)

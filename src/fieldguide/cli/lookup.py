@@ -1,4 +1,4 @@
-"""``fieldguide lookup mask "Causal() & Window(64)"`` and ``lookup model NAME``: a pattern or an architecture, shown."""
+"""``fieldguide lookup mask "Causal() & Window(64)"``, ``lookup model NAME``, ``lookup optimizer NAME``: shown."""
 
 from pathlib import Path
 
@@ -30,6 +30,24 @@ def model(name: str | None = None, /) -> None:
         known = [row.family for row in ARCHITECTURES]
         raise unknown("architecture", str(name), [*known, *names()], "`fieldguide models` lists all")
     print(cards(rows) if name is None else card(rows[0]), end="")
+
+
+@app.command
+def optimizer(name: str | None = None, /) -> None:
+    """What an optimizer does: its equation, what it is for, its memory, numbers and source, as Markdown.
+
+    Parameters
+    ----------
+    name
+        As in a recipe, such as adamw; or what goes with any of them: ema, swa, lookahead, sharpness. Without it, all.
+    """
+    from fieldguide.cli.optimizer_cards import CARDS, card, cards
+    from fieldguide.errors import unknown
+
+    found = [entry for entry in CARDS if entry.name == name]
+    if name is not None and not found:
+        raise unknown("optimizer", name, [entry.name for entry in CARDS], "`fieldguide lookup optimizer` shows all")
+    print(card(found[0]) if found else cards(), end="")
 
 
 @app.command

@@ -1,4 +1,4 @@
-"""``fieldguide predict RUN IMAGE…``: what a trained run sees in image files."""
+"""``fieldguide predict RUN INPUT…``: what a trained run answers."""
 
 from pathlib import Path
 
@@ -6,40 +6,28 @@ from fieldguide.cli.options import Json, Positive
 from fieldguide.cli.terminal import say_json
 
 
-def predict(run: Path, /, *images: Path, top: Positive = 5, device: str = "cpu", json: Json = False) -> None:
-    """Classify image files with a trained run.
+def predict(run: Path, /, *inputs: str, top: Positive = 5, device: str = "cpu", json: Json = False) -> None:
+    """Ask a trained run: the classes of images or texts, the translation of sentences, the value of a table's rows.
 
     Parameters
     ----------
     run
         The run's folder, such as runs/resnet_mini-digits-1.
-    images
-        Image files; they are prepared exactly as the training images were.
+    inputs
+        Image files, texts in quotes or CSV files, as the run was trained; prepared exactly as its training data were.
     top
         How many classes to show, the most likely first.
     device
         Where to compute.
     """
     from fieldguide.cli.devices import choose_device
-    from fieldguide.cli.trained import Trained
-    from fieldguide.errors import FieldguideError
+    from fieldguide.cli.tasks import trained
     from fieldguide.train.run import RunFolder
 
-    if not images:
-        raise FieldguideError(f"predict needs image files: fieldguide predict {run} IMAGE…")
-    trained = Trained.of(RunFolder.open(run), choose_device(device))
-    chances, chosen = trained.logits_of_files(images).softmax(1).topk(min(top, len(trained.classes)))
-    answers = [
-        {
-            "image": str(file),
-            "classes": [{"name": trained.classes[c], "probability": p} for c, p in zip(cs, ps, strict=True)],
-        }
-        for file, cs, ps in zip(images, chosen.tolist(), chances.tolist(), strict=True)
-    ]
+    network = trained(RunFolder.open(run), choose_device(device))
+    answers = network.predict(inputs, top)
     if json:
         say_json(answers)
         return
     for answer in answers:
-        print(answer["image"])
-        for guess in answer["classes"]:
-            print(f"  {guess['probability']:7.2%}  {guess['name']}")
+        print(network.shown(answer))

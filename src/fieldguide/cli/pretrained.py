@@ -31,6 +31,7 @@ class Pretrained:
         assert job.weights
         wishes = {"image_size": job.image_size if job.has("image_size") else None, "in_channels": job.channels}
         given: dict[str, Any] = {field: value for field, value in wishes.items() if value is not None}
+        given |= job.overrides
         if not is_saved_model(job.weights):
             model = create_model(job.model, **given)
             load_weights(model, job.weights, strict=False)  # its head is for other classes anyway

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from fieldguide.cli.terminal import console
+from fieldguide.report.figures import FIGURES, headline
 from fieldguide.trace import Record
 from fieldguide.train.callbacks import Callback
 
@@ -19,11 +20,11 @@ PERIOD = 0.1
 """Seconds between two changes of the live line."""
 
 
-def progress(json: bool) -> "LiveLine | EpochLines | JsonLines":
-    """What suits the place where stdout goes."""
+def progress(json: bool, unit: str) -> "LiveLine | EpochLines | JsonLines":
+    """What suits the place where stdout goes; ``unit`` is what the samples are."""
     if json:
         return JsonLines()
-    return LiveLine() if sys.stdout.isatty() else EpochLines()
+    return LiveLine(unit) if sys.stdout.isatty() else EpochLines(unit)
 
 
 class JsonLines(Callback, AbstractContextManager):
@@ -38,10 +39,13 @@ class JsonLines(Callback, AbstractContextManager):
 class EpochLines(Callback, AbstractContextManager):
     """``epoch  3/30   loss 0.1234   val accuracy 98.61%   5,123 images/s``."""
 
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+
     def on_epoch(self, record: Record) -> None:
         epochs = self.loop.epochs
         place = f"epoch {record['epoch'] + 1:>{len(str(epochs))}}/{epochs}"
-        rate = f"{record['samples_per_second']:,.0f} images/s"
+        rate = f"{record['samples_per_second']:,.0f} {self.unit}/s"
         print(f"{place}   loss {record['train_loss']:.4f}{validation(record)}   {rate}", flush=True)
 
     def __exit__(self, *exception: object) -> None: ...
@@ -50,9 +54,9 @@ class EpochLines(Callback, AbstractContextManager):
 class LiveLine(Callback, AbstractContextManager):
     """Bar, place, loss, validation, rate and time left on one line; drawn at most ten times a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str) -> None:
         text = TextColumn("epoch {task.fields[epoch]}  loss {task.fields[loss]:.4f}{task.fields[validation]}  "
-                          "{task.fields[rate]:,.0f} images/s")  # fmt: skip
+                          "{task.fields[rate]:,.0f} " + f"{unit}/s")  # fmt: skip
         self.bar = Progress(BarColumn(24), text, TextColumn("[dim]left[/]"), TimeRemainingColumn(compact=True),
                             console=console(), refresh_per_second=1 / PERIOD)  # fmt: skip
         self.task: TaskID | None = None
@@ -91,6 +95,7 @@ class LiveLine(Callback, AbstractContextManager):
 
 
 def validation(record: Record) -> str:
-    if "val_accuracy" in record:
-        return f"   val accuracy {record['val_accuracy']:.2%}"
-    return f"   val loss {record['val_loss']:.4f}" if "val_loss" in record else ""
+    name = headline(record)
+    if name is None:
+        return ""
+    return f"   val {FIGURES[name].title} {FIGURES[name].format.format(record[f'val_{name}'])}"

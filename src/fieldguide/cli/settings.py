@@ -1,7 +1,7 @@
 """The recipe's fields as options: ``--optimizer.lr 3e-4`` has the name, type and help of ``OptimizerRecipe.lr``."""
 
 from collections.abc import Iterator
-from dataclasses import field, fields, is_dataclass, make_dataclass
+from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
 from typing import Annotated, Any, get_type_hints
 
 from cyclopts import Parameter
@@ -22,7 +22,7 @@ def options_of(tree: type) -> type:
             described.append((part.name, nested, field(default_factory=nested)))
         else:
             shown = Parameter(
-                help=_help(help_of.get(part.name), part.default), show_default=False, negative=_negative(kind)
+                help=_help(help_of.get(part.name), _default(part)), show_default=False, negative=_negative(kind)
             )
             described.append((part.name, Annotated[kind, shown], None))
     options = make_dataclass(f"{tree.__name__}Options", described, frozen=True, kw_only=True)
@@ -42,6 +42,10 @@ def _given(options: Any) -> Iterator[tuple[str, Any]]:
             value = given(value) or None
         if value is not None:
             yield part.name, value
+
+
+def _default(part: Any) -> object:
+    return part.default if part.default_factory is MISSING else "none"
 
 
 def _help(text: str | None, default: object) -> str:

@@ -1,7 +1,7 @@
 """``fieldguide train MODEL --data SOURCE``: a complete run folder from one command."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -9,9 +9,10 @@ from fieldguide import catalog
 from fieldguide.cli.options import Flag, Json
 from fieldguide.cli.settings import RecipeOptions, given
 from fieldguide.errors import FieldguideError, unknown
-from fieldguide.train.recipe import load_recipe, to_toml
+from fieldguide.train.recipe import load_recipe, plain_value, to_toml
 
-RECIPE = Group("Recipe (general defaults; --print-recipe shows what a model gets)", sort_key=1)
+IMAGES, TEXT, TABLES = (Group(name, sort_key=place) for place, name in enumerate(("Images", "Text", "Tables"), 1))
+RECIPE = Group("Recipe (general defaults; --print-recipe shows what a model gets)", sort_key=4)
 NOTHING = RecipeOptions()
 
 
@@ -19,32 +20,43 @@ def train(
     model: str | None = None,
     /,
     *,
-    data: str = "digits",
+    data: str | None = None,
     weights: str | None = None,
+    config: Annotated[dict[str, str] | None, Parameter(show_default=False)] = None,
     recipe: Path | None = None,
     print_recipe: Flag = False,
     resume: Path | None = None,
     out: Path = Path("runs"),
     name: str | None = None,
-    image_size: int | None = None,
-    channels: Literal[1, 3] | None = None,
-    on_bad_file: Literal["stop", "skip"] = "stop",
     device: str = "auto",
     json: Json = False,
+    image_size: Annotated[int | None, Parameter(group=IMAGES)] = None,
+    channels: Annotated[Literal[1, 3] | None, Parameter(group=IMAGES)] = None,
+    on_bad_file: Annotated[Literal["stop", "skip"] | None, Parameter(group=IMAGES)] = None,
+    tokenizer: Annotated[str | None, Parameter(group=TEXT)] = None,
+    length: Annotated[int | None, Parameter(group=TEXT)] = None,
+    on_long: Annotated[Literal["stop", "cut"] | None, Parameter(group=TEXT)] = None,
+    head: Annotated[Literal["masked_lm", "classify"] | None, Parameter(group=TEXT)] = None,
+    target: Annotated[str | None, Parameter(group=TABLES)] = None,
+    on_missing: Annotated[Literal["stop", "drop", "mean"] | None, Parameter(group=TABLES)] = None,
     settings: Annotated[RecipeOptions, Parameter(name="*", group=RECIPE)] = NOTHING,  # pyright: ignore
 ) -> None:
-    """Train a network on images and leave a complete run folder: weights, figures, report and all that repeats it.
+    """Train a network and leave a complete run folder: weights, figures, report and all that repeats it.
 
     Parameters
     ----------
     model
-        A name from `fieldguide models`, such as resnet_mini.
+        A name from `fieldguide models`, such as resnet_mini, gpt_mini or mlp.
     data
-        The source: "digits"; a folder with a sub-folder per class, or with train/, val/, test/ of such; a CSV of
-        path,label; MNIST-style IDX files; an .npz with arrays.
+        What to learn from. Images: "digits", a folder with a sub-folder per class, or with train/, val/, test/ of
+        such; a CSV of path,label; MNIST-style IDX files; an .npz with arrays. Text: "python-source", a file, a folder;
+        texts with labels: "python-lines", a CSV, TSV or JSONL of text,label; translation: "dates", SOURCE,TARGET of two
+        aligned files, a TSV of both. Tables: a CSV. Without it what is there for the network's task.
     weights
         Trained weights to begin with: a public checkpoint (.safetensors, .pth, a folder, hub:ORG/NAME) or a run of
-        yours. The head is made anew and learns first; images are prepared as the weights know them.
+        yours. The head is made anew and learns first; inputs are prepared as the weights know them.
+    config
+        Numbers of the network that are to differ from its size's, such as --config.num_layers 4.
     recipe
         A TOML file laid over the family's defaults; the options below are laid over both.
     print_recipe
@@ -55,14 +67,27 @@ def train(
         Where run folders are made.
     name
         Name of the run folder instead of MODEL-DATA-NUMBER.
+    device
+        "cpu", "cuda", …; "auto" takes an accelerator when there is one.
     image_size
         Side in pixels; without it the images' own, as far as the model takes it.
     channels
         1 for grey, 3 for colour; without it as the images are.
     on_bad_file
         Stop before training, or skip files that cannot be read.
-    device
-        "cpu", "cuda", …; "auto" takes an accelerator when there is one.
+    tokenizer
+        "bytes", "bpe:8000" (trained on your text, with so many tokens) or a file or folder of a public tokenizer;
+        without it bytes, or the tokenizer of the weights.
+    length
+        Tokens of a window of text, and the most that a text may have.
+    on_long
+        Stop at longer texts, or cut them.
+    head
+        What an encoder learns: to find masked tokens, or the class of a text; without it as the data suggest.
+    target
+        The column to predict.
+    on_missing
+        Stop at missing values, drop their rows, or put the column's mean there.
     """
     if resume is not None:
         if model is not None or recipe is not None or weights is not None or given(settings):
@@ -77,8 +102,6 @@ def train(
     row = catalog.find(model)
     if row is None:
         raise unknown("model", model, catalog.names(), "`fieldguide models` lists all")
-    if row.image is None:
-        raise FieldguideError(f"{model} does not take images, and train cannot read text yet; use fieldguide.fit")
     plan = load_recipe(row.family, recipe, given(settings), finetune=weights is not None)
     if print_recipe:
         print(to_toml(plan), end="")
@@ -88,12 +111,20 @@ def train(
     from fieldguide.cli.pretrained import weights_source
     from fieldguide.cli.training import Training
 
+    overrides: dict[str, Any] = {key.replace("-", "_"): plain_value(value) for key, value in (config or {}).items()}
     job = Job(
         model=model,
-        data=source(data),
+        data=source(data) if data else "",
         weights=weights_source(weights) if weights else None,
+        overrides=overrides,
         image_size=image_size,
         channels=channels,
         on_bad_file=on_bad_file,
+        tokenizer=tokenizer,
+        length=length,
+        on_long=on_long,
+        head=head,
+        target=target,
+        on_missing=on_missing,
     )
     Training.new(job, plan, out, name, device=choose_device(device), json=json).carry_out()

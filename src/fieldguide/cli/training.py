@@ -5,22 +5,19 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import Any
 
 import torch
 from torch import nn
 
 from fieldguide.cli.job import Job
-from fieldguide.cli.pretrained import Pretrained
 from fieldguide.cli.progress import progress
+from fieldguide.cli.tasks import task_of
+from fieldguide.cli.tasks.task import Task
 from fieldguide.cli.terminal import say_facts, say_line
-from fieldguide.cli.trained import Trained
-from fieldguide.data import ImageData
 from fieldguide.errors import FieldguideError
-from fieldguide.models import save_model
-from fieldguide.objectives import Classification
 from fieldguide.report import build_report
 from fieldguide.report.story import duration
+from fieldguide.trace import Log, Record
 from fieldguide.train.failures import Stopped
 from fieldguide.train.fitting import Run, fit
 from fieldguide.train.recipe import Recipe, load_recipe
@@ -31,8 +28,7 @@ from fieldguide.train.run import RunFolder
 class Training:
     """One run and everything it needs."""
 
-    job: Job
-    data: ImageData
+    task: Task
     model: nn.Module
     recipe: Recipe
     run: RunFolder
@@ -43,27 +39,22 @@ class Training:
     @classmethod
     def new(cls, job: Job, recipe: Recipe, out: Path, name: str | None, *, device: str, json: bool) -> "Training":
         torch.manual_seed(recipe.seed)
-        start = Pretrained.of(job) if job.weights else None
-        job = start.prepare(job) if start else job
-        data = job.open_data()
-        if data.skipped:
-            print(f"warning: left out {len(data.skipped)} unreadable files, first {data.skipped[0]}", file=sys.stderr)
-        model = start.network(data) if start else job.network(data)
-        run = RunFolder.create_at(out / name) if name else RunFolder.create(out, job.model, data.name)
-        job = replace(job, config=asdict(model.config), fingerprint=data.fingerprint)  # pyright: ignore
-        job.remember(run)
-        return cls(job=job, data=data, model=model, recipe=recipe, run=run, device=device, json=json)
+        kind = task_of(job)
+        task = kind.open(replace(job, data=job.data or kind.embedded), None)
+        model, job = task.network(), task.job
+        run = RunFolder.create_at(out / name) if name else RunFolder.create(out, job.model, job.data)
+        built = replace(job, config=asdict(model.config), fingerprint=task.data.fingerprint, unit=task.unit)  # pyright: ignore
+        task = replace(task, job=built)
+        task.remember(run)
+        return cls(task=task, model=model, recipe=recipe, run=run, device=device, json=json)
 
     @classmethod
     def resumed(cls, folder: Path, *, device: str, json: bool) -> "Training":
         run = RunFolder.open(folder)
         job, recipe = Job.recall(run), load_recipe(file=run.recipe)
         torch.manual_seed(recipe.seed)
-        # A run that died before its first checkpoint begins again, with the weights that it began with.
-        start = Pretrained.of(job) if job.weights and not run.checkpoints.numbered() else None
-        data = job.open_data()
-        model = start.network(data) if start else job.network(data)
-        return cls(job=job, data=data, model=model, recipe=recipe, run=run, device=device, json=json, resume=True)
+        task = task_of(job).open(job, run)
+        return cls(task=task, model=task.network(), recipe=recipe, run=run, device=device, json=json, resume=True)
 
     def carry_out(self) -> None:
         """Train, test, save and report; Ctrl-C and SIGTERM save first and say how to go on."""
@@ -77,48 +68,44 @@ class Training:
             if not self.resume and not self.run.metrics.exists():  # refused before the first step: nothing to keep
                 shutil.rmtree(self.run.path)
             raise
-        save_model(done.model, self.run.model, extra={"data": self.preparation()})
-        Trained.of(self.run, self.device).predictions(self.data.test).save(self.run.path)
+        self.task.save(done.model, self.run)
+        test = next(record for record in reversed(done.history) if record["kind"] == "test")
+        if further := self.task.examine(self.run, self.device):
+            test |= further
+            Log(self.run.metrics).write(test)
         build_report(self.run.path)
-        self.conclude(done)
+        self.conclude(done, test)
 
     def fit(self) -> Run:
-        model = self.model.to(self.device)
+        model, task = self.model.to(self.device), self.task
         if not self.json:
             self.introduce(model)
-        objective = Classification(self.recipe.label_smoothing)
-        with progress(self.json) as shown:
-            return fit(model, self.data, objective, self.recipe, run=self.run, resume=self.resume, callbacks=[shown])
-
-    def preparation(self) -> dict[str, Any]:
-        """How prediction must repeat the preparation of images."""
-        d = self.data
-        return {"classes": list(d.classes), "channels": d.channels, "image_size": list(d.size),
-                "mean": list(d.mean), "std": list(d.std), "resize": "cover, then centre crop"}  # fmt: skip
+        objective = task.objective(self.recipe)
+        with progress(self.json, task.unit) as shown:
+            return fit(model, task.data, objective, self.recipe, run=self.run, resume=self.resume, callbacks=[shown])
 
     def introduce(self, model: nn.Module) -> None:
-        d, (height, width) = self.data, self.data.size
-        weights = {"weights": self.job.weights} if self.job.weights else {}
+        job = self.task.job
+        weights = {"weights": job.weights} if job.weights else {}
         say_facts(
-            model=f"{self.job.model}, {sum(p.numel() for p in model.parameters()):,} parameters, on {self.device}",
+            model=f"{job.model}, {sum(p.numel() for p in model.parameters()):,} parameters, on {self.device}",
             **weights,
-            data=f"{d.name}: {len(d.train):,} training, {len(d.val):,} validation and {len(d.test):,} test images, "
-            f"{height}×{width}×{d.channels}, {len(d.classes)} classes",
+            **self.task.facts(),
             run=self.run.path,
         )
 
-    def conclude(self, done: Run) -> None:
-        run, test = self.run, next(r for r in reversed(done.history) if r["kind"] == "test")
+    def conclude(self, done: Run, test: Record) -> None:
+        run = self.run
         seconds = sum(r["seconds"] for r in done.history if r["kind"] == "epoch")
         weights = "best" if done.recipe.stopping.patience else "averaged" if done.recipe.ema else "last"
         if self.json:
-            figures = {key: test[key] for key in ("test_accuracy", "test_loss")}
+            figures = {key: value for key, value in test.items() if key.startswith("test_")}
             where = {"run": str(run.path), "report": str(run.report)}
             say_line({"kind": "result", **where, "weights": weights, **figures, "seconds": seconds})
             return
         say_facts(
-            test=f"{test['test_accuracy']:.2%} accuracy, loss {test['test_loss']:.4f}, with the {weights} weights",
+            test=f"{self.task.headline(test)}, with the {weights} weights",
             time=f"{duration(seconds)} of training",
             report=run.report,
-            next=f"fieldguide predict {quote(str(run.path))} IMAGE",
+            next=self.task.next_command(quote(str(run.path))),
         )

@@ -61,8 +61,8 @@ class ClassificationMetrics:
         return self._confusion
 
     def update(self, model: nn.Module, batch: Sequence[Tensor]) -> None:
-        inputs, labels = batch
-        self.add(model(inputs), labels)
+        *inputs, labels = batch
+        self.add(model(*inputs), labels)
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Adds the logits (b, c) and labels (b,) of one batch; raises ``FieldguideError`` when they do not fit."""

@@ -1,7 +1,7 @@
 """Figures for predicted tokens. Axis letters: b batch, n tokens, v vocabulary."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,11 +18,16 @@ class TokenMetrics:
     """Mean cross-entropy in nats, perplexity, bits and accuracy per token over a data set.
 
     ``predict(model, batch)`` gives logits (b, n, v) and targets (b, n), ``IGNORED`` where none counts. Perplexity is
-    exp(loss) (Jelinek et al. 1977), bits are loss / ln 2: of a vocabulary of bytes, bits per byte.
+    exp(loss) (Jelinek et al. 1977), bits are loss / ln 2. ``token_bytes`` says how many bytes of text each token of the
+    vocabulary stands for; with it there are bits per byte too, which alone compare different vocabularies.
     """
 
-    def __init__(self, predict: Callable[[nn.Module, Any], tuple[Tensor, Tensor]]):
+    def __init__(
+        self, predict: Callable[[nn.Module, Any], tuple[Tensor, Tensor]], token_bytes: Sequence[int] | None = None
+    ):
         self.predict = predict
+        self.token_bytes = token_bytes and torch.tensor(token_bytes)
+        self._bytes: Tensor | float = 0.0
         self._loss: Tensor | float = 0.0
         self._hits: Tensor | float = 0.0
         self._count: Tensor | float = 0.0
@@ -34,6 +39,9 @@ class TokenMetrics:
         ).double()
         self._hits += (logits.argmax(-1) == targets).sum()
         self._count += (targets != IGNORED).sum()
+        if self.token_bytes is not None:
+            found = targets[targets != IGNORED]
+            self._bytes += self.token_bytes.to(found.device)[found].sum()
 
     def compute(self) -> dict[str, float]:
         """Raises FieldguideError when no token was to be found."""
@@ -42,9 +50,11 @@ class TokenMetrics:
             raise FieldguideError("metrics: nothing to evaluate, there was no token to be found")
         loss = float(self._loss) / count
         perplexity = math.exp(loss) if loss < 700 else math.inf
+        bits, size = loss / math.log(2), float(self._bytes)
         return {
             "loss": loss,
             "perplexity": perplexity,
-            "bits_per_token": loss / math.log(2),
-            "accuracy": float(torch.as_tensor(self._hits)) / count,
+            "bits_per_token": bits,
+            **({"bits_per_byte": bits * count / size} if size else {}),
+            "token_accuracy": float(torch.as_tensor(self._hits)) / count,
         }

@@ -4,15 +4,18 @@ from pathlib import Path
 
 from fieldguide import trace
 from fieldguide.errors import DamagedFile, FieldguideError
-from fieldguide.metrics import confusion_matrix
+from fieldguide.metrics import confusion_matrix, reliability
 from fieldguide.report import story
+from fieldguide.report.calibration import draw_reliability, story_of
 from fieldguide.report.confusion import draw_confusion
 from fieldguide.report.curves import draw_curves
+from fieldguide.report.examples import Examples
 from fieldguide.report.mistakes import draw_mistakes
 from fieldguide.report.page import Picture, write_page
 from fieldguide.report.predictions import Predictions, worst_mistakes
+from fieldguide.report.scatter import Numbers, draw_scatter
 
-__all__ = ["Predictions", "build_report", "worst_mistakes"]
+__all__ = ["Examples", "Numbers", "Predictions", "build_report", "worst_mistakes"]
 
 
 def build_report(run: Path) -> Path:
@@ -29,19 +32,26 @@ def build_report(run: Path) -> Path:
         matrix = confusion_matrix(predictions.predicted, predictions.labels, len(predictions.classes))
         scores = story.class_scores(matrix, predictions.classes)
         file = draw_confusion(matrix, predictions.classes, run / "figures" / "confusion.png")
-        pictures.append(Picture("Confusion", file, story.of_confusion(scores)))
-        if len(predictions.worst):
+        pictures.append(Picture("Confusion", file, story.of_confusion(scores, story.unit(run))))
+        found = reliability(predictions.probability.clamp(max=1), predictions.predicted == predictions.labels)
+        file = draw_reliability(found, run / "figures" / "calibration.png")
+        pictures.append(Picture("Confidence", file, story_of(found)))
+        if len(predictions.worst_images):
             file = draw_mistakes(predictions, run / "figures" / "mistakes.png")
             pictures.append(Picture("Worst mistakes", file, story.of_mistakes(predictions), is_chart=False))
+    if numbers := Numbers.load(run):
+        pictures.append(Picture("Prediction", draw_scatter(numbers, run / "figures" / "scatter.png"), numbers.story))
     return write_page(
         run,
         title=story.title(run),
         subtitle=story.subtitle(run, records),
-        tiles=story.tiles(records, predictions),
+        tiles=story.tiles(records, predictions, story.unit(run)),
         pictures=pictures,
         scores=scores,
+        unit=story.unit(run),
         mistakes=predictions.worst_names if predictions else (),
-        commands=story.next_commands(run, finished=predictions is not None),
+        examples=Examples.load(run),
+        commands=story.next_commands(run, finished=records[-1]["kind"] == "test"),
     )
 
 

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fieldguide.report.examples import Examples
 from fieldguide.report.style import DOTS_PER_INCH
 from fieldguide.train.run import replace_text
 
 
 class ClassScore(NamedTuple):
-    """One class of the table: precision, recall and F1 from 0 to 1, support in images."""
+    """One class of the table: precision, recall and F1 from 0 to 1, support in samples."""
 
     name: str
     precision: float
@@ -57,6 +58,8 @@ def write_page(
     tiles: Sequence[Tile],
     pictures: Sequence[Picture],
     scores: Sequence[ClassScore],
+    unit: str,
+    examples: Examples | None,
     mistakes: Sequence[str],
     commands: Sequence[str],
 ) -> Path:
@@ -76,6 +79,8 @@ def write_page(
         tiles=tiles,
         pictures=pictures,
         scores=scores,
+        unit=unit,
+        examples=examples,
         mistakes=mistakes,
         commands=commands,
         recipe=list(_flat(_read(run / "recipe.toml", tomllib.loads))),

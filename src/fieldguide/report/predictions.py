@@ -29,9 +29,25 @@ class Predictions:
     worst: Int[Tensor, " m"]
     """Positions of the worst mistakes, worst first."""
     worst_images: Tensor
-    """uint8 (m, c, h, w), as they came from the data."""
+    """uint8 (m, c, h, w), as they came from the data; none of them where the inputs are no images."""
     worst_names: Sequence[str]
     """Where each of them came from: a file, or a place in an array."""
+
+    @classmethod
+    def of(
+        cls,
+        classes: Sequence[str],
+        logits: Float[Tensor, "n k"],
+        labels: Int[Tensor, " n"],
+        worst: Int[Tensor, " m"],
+        images: Tensor | None = None,
+        names: Sequence[str] = (),
+    ) -> "Predictions":
+        """What these logits say; ``images`` and ``names`` are those of the ``worst``, where there are pictures."""
+        probability, predicted = logits.softmax(1).max(1)
+        shown = torch.empty(0, 1, 1, 1, dtype=torch.uint8) if images is None else images
+        return cls(classes=classes, labels=labels, predicted=predicted, probability=probability, worst=worst,
+                   worst_images=shown, worst_names=names)  # fmt: skip
 
     def save(self, run: Path) -> None:
         (run / FILE).parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from shlex import quote
 from typing import Any
 
 from fieldguide.metrics import per_class
+from fieldguide.report.figures import FIGURES, headline
 from fieldguide.report.page import ClassScore, Tile
 from fieldguide.report.predictions import Predictions
 from fieldguide.shapes import Int, Tensor
@@ -27,21 +28,30 @@ def subtitle(run: Path, records: Sequence[Record]) -> str:
     return " · ".join(filter(None, parts))
 
 
-def tiles(records: Sequence[Record], predictions: Predictions | None) -> list[Tile]:
+def unit(run: Path) -> str:
+    """What the samples of a step are: images, tokens, …"""
+    return _environment(run).get("job", {}).get("unit", "images")
+
+
+def tiles(records: Sequence[Record], predictions: Predictions | None, unit: str = "images") -> list[Tile]:
     """The headline numbers of what there is."""
     epochs = _of_kind(records, "epoch")
     steps = _of_kind(records, "step")
     found = []
     for test in _of_kind(records, "test")[-1:]:
-        images = f"{len(predictions.labels):,} images" if predictions else ""
-        found.append(Tile("test accuracy", f"{test['test_accuracy']:.2%}", images))
-        found.append(Tile("test loss", f"{test['test_loss']:.4f}", "cross-entropy, nats"))
+        count = f"{len(predictions.labels):,} {unit}" if predictions else ""
+        for name, figure in FIGURES.items():
+            if f"test_{name}" in test:
+                note = figure.note or (count if name == headline(test, "test_") else "")
+                found.append(Tile(f"test {figure.title}", figure.format.format(test[f"test_{name}"]), note))
     if best := _best(epochs):
-        found.append(Tile("best validation", f"{best['val_accuracy']:.2%}", f"epoch {best['epoch'] + 1}"))
+        name, record = best
+        value = FIGURES[name].format.format(record[f"val_{name}"])
+        found.append(Tile("best validation", value, f"{FIGURES[name].title}, epoch {record['epoch'] + 1}"))
     seconds = sum(r["seconds"] for r in steps)
     length = f"{len(epochs)} epochs, {steps[-1]['step']:,} steps"
     found.append(Tile("training", duration(seconds), length))
-    found.append(Tile("speed", f"{sum(r['samples'] for r in steps) / max(seconds, 1e-9):,.0f}", "images a second"))
+    found.append(Tile("speed", f"{sum(r['samples'] for r in steps) / max(seconds, 1e-9):,.0f}", f"{unit} a second"))
     return found
 
 
@@ -49,17 +59,24 @@ def of_curves(run: Path, records: Sequence[Record]) -> str:
     losses = [r["loss"] for r in _of_kind(records, "step")]
     text = f"Training loss of every step, from {losses[0]:.3g} to {losses[-1]:.3g}, with its running mean"
     if best := _best(_of_kind(records, "epoch")):
-        text += f"; validation accuracy, best {best['val_accuracy']:.2%} in epoch {best['epoch'] + 1}"
+        name, record = best
+        figure = FIGURES[name]
+        text += f"; validation {figure.title}, best {figure.format.format(record[f'val_{name}'])}"
+        text += f" in epoch {record['epoch'] + 1}"
     recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8")) if (run / "recipe.toml").exists() else {}
     softened = recipe.get("label_smoothing") or recipe.get("augment", {}).get("mixup")
     note = " Training targets are softened, so its loss cannot reach 0." if softened else ""
     return f"{text}; the learning rate under them.{note}"
 
 
-def of_confusion(scores: Sequence[ClassScore]) -> str:
-    rule = "One row per true class, one column per predicted class: counts of test images, shaded by share of the row."
+def of_confusion(scores: Sequence[ClassScore], unit: str = "images") -> str:
+    rule = f"One row per true class, one column per predicted class: counts of test {unit}, shaded by share of the row."
     hardest = min((s for s in scores if s.support), key=lambda s: s.recall)
-    found = "Every image is right." if hardest.recall == 1 else f"Hardest: {hardest.name}, {hardest.recall:.1%} found."
+    found = (
+        f"All {unit} are right."
+        if hardest.recall == 1
+        else f"Hardest: {hardest.name}, {hardest.recall:.1%} found."
+    )
     return f"{rule} {found}"
 
 
@@ -83,7 +100,10 @@ def next_commands(run: Path, *, finished: bool) -> list[str]:
     folder = quote(str(run))
     if not finished:
         return [f"fieldguide train --resume {folder}"]
-    return [f"fieldguide predict {folder} IMAGE", f"fieldguide eval {folder} --data FOLDER"]
+    return _environment(run).get("job", {}).get("next") or [
+        f"fieldguide predict {folder} IMAGE",
+        f"fieldguide eval {folder} --data FOLDER",
+    ]
 
 
 def duration(seconds: float) -> str:
@@ -98,8 +118,13 @@ def _of_kind(records: Sequence[Record], kind: str) -> list[Record]:
     return [r for r in records if r["kind"] == kind]
 
 
-def _best(epochs: Sequence[Record]) -> Record | None:
-    return max((r for r in epochs if "val_accuracy" in r), key=lambda r: r["val_accuracy"], default=None)
+def _best(epochs: Sequence[Record]) -> tuple[str, Record] | None:
+    """The figure that the run is judged by, and the epoch that was best in it."""
+    name = headline(epochs[-1]) if epochs else None
+    if name is None:
+        return None
+    sign = 1 if FIGURES[name].better == "max" else -1
+    return name, max(epochs, key=lambda r: sign * r[f"val_{name}"])
 
 
 def _environment(run: Path) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ b batch · n tokens · m memory tokens · v vocabulary.
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -13,11 +13,17 @@ from torch import nn
 from fieldguide.blocks.cache import Cache, StaticCache
 from fieldguide.blocks.decoding.beam import Hypothesis, search
 from fieldguide.blocks.decoding.choice import Choice, Greedy, sampling
+from fieldguide.blocks.decoding.prepared import prepared
 from fieldguide.blocks.decoding.steps import Answer, Continuation, Steps, predicting, require_ends, stream
+from fieldguide.blocks.decoding.weights import Packed, Weight
 from fieldguide.errors import FieldguideError
 from fieldguide.shapes import Bool, Float, Int, Tensor
 
 GREEDY = Greedy()
+LONG = 32  # new tokens from which it pays to prepare a network first
+
+
+Network = TypeVar("Network", bound="_Generates")
 
 
 class _Generates(nn.Module):
@@ -28,6 +34,17 @@ class _Generates(nn.Module):
     @abstractmethod
     def begin(self, prompt: Tensor, keep: Tensor | None, cache: Cache | None, max_new_tokens: int) -> Steps:
         """The prompt, checked, and a cache with room for all that follows."""
+
+    def _ready(self: Network, cache: Cache | None, max_new_tokens: int, weights: type[Weight] | None) -> Network:
+        """This network, or where that pays a prepared copy; a cache that is given knows the layers of this one."""
+        if weights is None or (weights is Packed and (cache is not None or max_new_tokens < LONG)):
+            return self
+        if cache is not None:
+            raise FieldguideError(
+                f"a cache serves the layers of one network; for {weights.__name__} weights and a cache of yours, "
+                f"generate from the network that prepared(model, {weights.__name__}) gives"
+            )
+        return prepared(self, weights)
 
     def generate(
         self,
@@ -44,13 +61,17 @@ class _Generates(nn.Module):
         keep: Bool[Tensor, "b kept"] | None = None,
         cache: Cache | None = None,
         generator: torch.Generator | None = None,
+        weights: type[Weight] | None = Packed,
     ) -> Int[Tensor, "b new"]:
         """The new tokens; greedy unless there is a ``temperature``.
 
         A row ends with the token ``eos`` or with any of the ``stop`` sequences, and then repeats its last token until
         all have ended. ``keep`` marks the real tokens of prompts that are padded on the left (:func:`left_padded`);
-        ``generator`` makes it repeatable. Raises :class:`FieldguideError` for an empty prompt, one that leaves no room
-        for ``max_new_tokens``, and numbers out of range.
+        ``generator`` makes it repeatable. Longer texts come from a copy of the network whose ``weights`` are read
+        faster (:func:`prepared`); it takes memory for a second set of them, and None does without.
+
+        Raises :class:`FieldguideError` for an empty prompt, one that leaves no room for ``max_new_tokens``, and numbers
+        out of range.
         """
         choice = sampling(
             temperature=temperature,
@@ -61,7 +82,14 @@ class _Generates(nn.Module):
             generator=generator,
         )
         new = self.stream(
-            prompt, max_new_tokens=max_new_tokens, choice=choice, eos=eos, stop=stop, keep=keep, cache=cache
+            prompt,
+            max_new_tokens=max_new_tokens,
+            choice=choice,
+            eos=eos,
+            stop=stop,
+            keep=keep,
+            cache=cache,
+            weights=weights,
         )
         return torch.cat([prompt[:, :0], *(tokens[:, None] for tokens in new)], 1)
 
@@ -75,11 +103,13 @@ class _Generates(nn.Module):
         stop: Sequence[Sequence[int]] = (),
         keep: Bool[Tensor, "b kept"] | None = None,
         cache: Cache | None = None,
+        weights: type[Weight] | None = Packed,
     ) -> Iterator[Int[Tensor, "b"]]:
         """The new tokens as they come, one a row and step, by any ``choice``; the rest as in :meth:`generate`."""
         ends = [*([[eos]] if eos is not None else []), *stop]
         require_ends(ends)
-        return stream(self.begin(prompt, keep, cache, max_new_tokens), max_new_tokens, choice, ends)
+        steps = self._ready(cache, max_new_tokens, weights).begin(prompt, keep, cache, max_new_tokens)
+        return stream(steps, max_new_tokens, choice, ends)
 
     def beams(
         self,
@@ -92,12 +122,13 @@ class _Generates(nn.Module):
         eos: int | None = None,
         keep: Bool[Tensor, "b kept"] | None = None,
         cache: Cache | None = None,
+        weights: type[Weight] | None = Packed,
     ) -> list[list[Hypothesis]]:
         """For each row the ``best`` continuations that a beam search of some ``width`` finds, best first.
 
         They are compared by log-probability / length^``length_penalty``: 0 favours short ones, 1 takes the mean.
         """
-        steps = self.begin(prompt, keep, cache, max_new_tokens)
+        steps = self._ready(cache, max_new_tokens, weights).begin(prompt, keep, cache, max_new_tokens)
         return search(steps, max_new_tokens, width=width, best=best, length_penalty=length_penalty, eos=eos)
 
     def _require_room(self, length: int, max_new_tokens: int) -> None:

@@ -1,0 +1,122 @@
+"""Texts, each of one class."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fieldguide.cli.job import Job, source
+from fieldguide.cli.tasks.images import named, ranking
+from fieldguide.cli.tasks.text import TextTask, TrainedText, choose_length, choose_tokenizer
+from fieldguide.data.buckets import Sequences
+from fieldguide.data.labelled import LabelledPart, LabelledTexts, open_labelled, open_labelled_part
+from fieldguide.errors import FieldguideError
+from fieldguide.metrics import ClassificationMetrics
+from fieldguide.objectives import Classification
+from fieldguide.report import Examples, Predictions, worst_mistakes
+from fieldguide.report.story import class_scores
+from fieldguide.shapes import Float, Tensor
+from fieldguide.train.recipe import Recipe
+from fieldguide.train.run import RunFolder
+
+BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled(TextTask):
+    """it learns the class of a text: a CSV, TSV or JSONL of text,label, a folder per class, or python-lines."""
+
+    unit = "texts"
+    counted = "texts"
+    embedded = "python-lines"
+
+    data: Sequences
+    texts: LabelledTexts
+
+    @classmethod
+    def open(cls, job: Job, run: RunFolder | None) -> "Labelled":
+        texts, length = open_labelled(job.data), choose_length(job)
+        tokenizer = choose_tokenizer(job, run, lambda: texts.train.texts)
+        data = texts.tokenized(tokenizer, length, job.on_long or "stop")
+        return cls(job=job, data=data, texts=texts, tokenizer=tokenizer, length=length)
+
+    def decided(self) -> Mapping[str, Any]:
+        return {"head": "classify", "num_classes": len(self.texts.classes)}
+
+    def objective(self, recipe: Recipe) -> Classification:
+        return Classification.of(recipe, self.texts.train.labels, len(self.texts.classes))
+
+    def preparation(self) -> dict[str, Any]:
+        return super().preparation() | {"classes": list(self.texts.classes)}
+
+    def examine(self, run: RunFolder, device: str) -> Mapping[str, float]:
+        """The confusion of classes, and the texts that were taken for something else."""
+        trained, part = Judge.of(run, device), self.texts.test
+        logits = trained.logits(part.texts)
+        worst = worst_mistakes(logits, part.labels)
+        said = Predictions.of(trained.classes, logits, part.labels, worst)
+        said.save(run.path)
+        rows = [
+            (part.names[i], part.texts[i], trained.classes[int(part.labels[i])],
+             f"{trained.classes[int(said.predicted[i])]}, {said.probability[i]:.0%}")
+            for i in map(int, worst)
+        ]  # fmt: skip
+        columns = ("where", "text", "class", "taken for")
+        story = "Wrong test texts, those whose true class was found least likely first."
+        Examples(title="Worst mistakes", story=story, columns=columns, rows=rows).save(run.path)
+        return {}
+
+    def headline(self, figures: Mapping[str, Any]) -> str:
+        return f"{figures['test_accuracy']:.2%} accuracy, loss {figures['test_loss']:.4f}"
+
+    def next_command(self, run: str) -> str:
+        return f'fieldguide predict {run} "some text"'
+
+    @classmethod
+    def trained(cls, run: RunFolder, device: str) -> "Judge":
+        return Judge.of(run, device)
+
+    @classmethod
+    def evaluate(cls, run: RunFolder, data: str | None, device: str, on_bad_file: str) -> dict[str, Any]:
+        trained = Judge.of(run, device)
+        part = _evaluated(run, trained, data)
+        metrics = ClassificationMetrics()
+        metrics.add(trained.logits(part.texts), part.labels)
+        rows = [s._asdict() | {"support": int(s.support)} for s in class_scores(metrics.confusion, trained.classes)]
+        return {"texts": len(part), **metrics.compute(), "classes": rows}
+
+
+def _evaluated(run: RunFolder, trained: "Judge", data: str | None) -> LabelledPart:
+    job = Job.recall(run)
+    if data is not None and source(data) != job.data:
+        return open_labelled_part(source(data), classes=trained.classes)
+    texts = open_labelled(job.data)
+    if texts.tokenized(trained.tokenizer, trained.length, job.on_long or "stop").fingerprint != job.fingerprint:
+        raise FieldguideError(f"the texts at {job.data} have changed since the run; name others with --data")
+    return texts.test
+
+
+class Judge(TrainedText):
+    """A classifier of texts; what is too long for it is cut."""
+
+    @torch.inference_mode()
+    def logits(self, texts: Sequence[str]) -> Float[Tensor, "n k"]:
+        """Of each text, in their order."""
+        return torch.cat([self.model(*self.batch(group)).float().cpu() for group in _groups(texts)])
+
+    def predict(self, inputs: Sequence[str], top: int) -> list[dict[str, Any]]:
+        if not inputs:
+            raise FieldguideError('predict needs texts: fieldguide predict RUN "some text"…')
+        chances, chosen = self.logits(inputs).softmax(1).topk(min(top, len(self.classes)))
+        return [
+            {"text": text, "classes": named(self.classes, cs, ps)}
+            for text, cs, ps in zip(inputs, chosen.tolist(), chances.tolist(), strict=True)
+        ]
+
+    def shown(self, answer: Mapping[str, Any]) -> str:
+        return "\n".join([answer["text"], *ranking(answer["classes"])])
+
+
+def _groups(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
