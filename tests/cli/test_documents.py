@@ -55,7 +55,17 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_options_that_are_shown_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("train", "eval", "export", "look cam", "look maps", "look schedule", "look rate", "look attention", "generate"):
+    for verb in (
+        "train",
+        "eval",
+        "export",
+        "look cam",
+        "look maps",
+        "look schedule",
+        "look rate",
+        "look attention",
+        "generate",
+    ):
         assert run([*verb.split(), "--help"]) == 0
     known = capsys.readouterr().out + " --png --length --resume --help --version --kills"
     shown = set(re.findall(r"(?<![\w-])--[a-z][\w.-]+", page.read_text(encoding="utf-8")))

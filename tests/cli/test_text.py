@@ -187,6 +187,8 @@ def test_weights_of_a_run_bring_their_tokenizer(finder, place, tmp_path):
         ("train gpt_mini --data PLACE/book.txt --tokenizer PLACE/none.json", ["none.json"]),
         ("train gpt_mini --data PLACE/book.txt --config.num_layrs 1", ["num_layrs", "num_layers"]),
         ("train gpt_mini --data PLACE/book.txt --length 1", ["--length 1"]),
+        ("train gpt_mini --data PLACE/book.txt --focal 2", ["focal", "classes"]),
+        ("train bert_mini --data PLACE/moods.csv --augment.flip", ["augment", "images"]),
         ("train bert_mini --data PLACE/moods.csv --length 10", ["line", "10", "--on-long cut"]),
         ("train transformer_mini --data PLACE/book.txt,PLACE/short.txt", ["120", "2", "lines"]),
         ("train bert_mini --data PLACE/book.txt --weights PLACE/writer", ["gpt_mini", "bert_mini"]),

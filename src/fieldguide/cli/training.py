@@ -41,6 +41,7 @@ class Training:
         torch.manual_seed(recipe.seed)
         kind = task_of(job)
         task = kind.open(replace(job, data=job.data or kind.embedded), None)
+        task.require(recipe)
         model, job = task.network(), task.job
         run = RunFolder.create_at(out / name) if name else RunFolder.create(out, job.model, job.data)
         built = replace(job, config=asdict(model.config), fingerprint=task.data.fingerprint, unit=task.unit)  # pyright: ignore

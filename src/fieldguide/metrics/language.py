@@ -26,7 +26,7 @@ class TokenMetrics:
         self, predict: Callable[[nn.Module, Any], tuple[Tensor, Tensor]], token_bytes: Sequence[int] | None = None
     ):
         self.predict = predict
-        self.token_bytes = token_bytes and torch.tensor(token_bytes)
+        self.token_bytes = None if token_bytes is None else torch.tensor(token_bytes)
         self._bytes: Tensor | float = 0.0
         self._loss: Tensor | float = 0.0
         self._hits: Tensor | float = 0.0

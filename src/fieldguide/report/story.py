@@ -72,11 +72,7 @@ def of_curves(run: Path, records: Sequence[Record]) -> str:
 def of_confusion(scores: Sequence[ClassScore], unit: str = "images") -> str:
     rule = f"One row per true class, one column per predicted class: counts of test {unit}, shaded by share of the row."
     hardest = min((s for s in scores if s.support), key=lambda s: s.recall)
-    found = (
-        f"All {unit} are right."
-        if hardest.recall == 1
-        else f"Hardest: {hardest.name}, {hardest.recall:.1%} found."
-    )
+    found = f"All {unit} are right." if hardest.recall == 1 else f"Hardest: {hardest.name}, {hardest.recall:.1%} found."
     return f"{rule} {found}"
 
 

@@ -26,9 +26,9 @@ def prepared(model: Network, weights: type[Weight] = Packed) -> Network:
 
     Its plain linear layers and tables get weights of the kind ``weights``; attention forms queries, keys and values in
     one product; dropout is gone. Layers of other classes (adapters), other types than float32 and other devices keep
-    theirs. What is changed in the network later may or may not show: prepare it again. Takes up to as much memory as
-    the weights, once for single rows and once for more, until it is let go. A network that someone watches by hooks,
-    or that is prepared already, is given back itself.
+    theirs. What is changed in the network later may or may not show: prepare it again. Takes memory for a second set of
+    the weights, with ``Packed`` and single rows a fifth of that, until it is let go. A network that someone watches by
+    hooks, or that is prepared already, is given back itself.
 
         fast = prepared(model, Int8)
         fast.generate(prompt, max_new_tokens=100)
@@ -116,7 +116,7 @@ class _JointAttention(Attention):
     @cached_property
     def _joint(self) -> Weight:
         q, k, v = self.query.weight, self.key.weight, self.value.weight
-        return type(q).of(torch.cat([q.t(), k.t(), v.t()], 1).t())  # pyright: ignore[reportAttributeAccessIssue]
+        return type(q).of(torch.cat([q, k, v]))  # pyright: ignore[reportAttributeAccessIssue]
 
     @cached_property
     def _joint_bias(self) -> Tensor | None:

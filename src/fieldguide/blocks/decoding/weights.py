@@ -20,6 +20,7 @@ from fieldguide.shapes import Float, Tensor
 
 Kind = TypeVar("Kind", bound="Weight")
 
+MOST_PARTS = 64
 FEW = 32  # rows up to which a product is bound by reading the weight
 ENGINES = ("x86", "fbgemm", "onednn")  # those that know the kernels used here
 
@@ -60,24 +61,29 @@ class Weight(Tensor):
 
 
 class Packed(Weight):
-    """The same product up to rounding: one row reads the weight column by column, a few read it in oneDNN's blocks.
+    """The same product up to rounding: for one row every core reads a part of the weight, for a few in oneDNN's blocks.
 
-    Takes a second copy of the weights for as long as the prepared network lives.
+    The blocks are a second copy of the weights for as long as the prepared network lives; one row needs none.
     """
 
     def product(self, x: Float[Tensor, "*b i"], bias: Float[Tensor, "o"] | None) -> Float[Tensor, "*b o"]:
         rows = x.numel() // x.shape[-1]
         if rows == 1:
-            return linear(x, self.columns, bias)
+            count = len(self.parts)
+            row = x.reshape(1, 1, -1).expand(count, 1, -1)
+            bias_parts = bias if bias is None else bias.view(count, 1, -1)
+            y = torch.bmm(row, self.parts) if bias_parts is None else torch.baddbmm(bias_parts, row, self.parts)
+            return y.view(*x.shape[:-1], -1)
         if rows <= FEW and torch.backends.mkldnn.is_available():
             return torch.ops.mkldnn._linear_pointwise(x, self.blocks, bias, "none", [], "")
         return linear(x, self.plain, bias)
 
     @cached_property
-    def columns(self) -> Tensor:
-        """Where outputs outnumber inputs, long columns are read faster than short rows."""
-        outputs, inputs = self.plain.shape
-        return self.plain.t().contiguous().t() if outputs >= inputs else self.plain
+    def parts(self) -> Float[Tensor, "p i o/p"]:
+        """As many equal parts as there are threads, or a few more: MKL gives the product with one row to one thread."""
+        outputs, threads = len(self.plain), torch.get_num_threads()
+        count = next((n for n in range(threads, MOST_PARTS) if outputs % n == 0), 1)
+        return self.plain.contiguous().view(count, outputs // count, -1).transpose(1, 2)
 
     @cached_property
     def blocks(self) -> Tensor:

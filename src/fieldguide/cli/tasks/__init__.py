@@ -32,7 +32,7 @@ def task_of(job: Job) -> type[Task]:
     for name in {name for task in (task for tasks in TASKS.values() for task in tasks) for name in task.options}:
         if getattr(job, name) is not None and name not in kind.options:
             option = name.replace("_", "-")
-            raise FieldguideError(f"--{option} is not for {job.model} on {Path(job.data).name}; {kind.__doc__}")
+            raise FieldguideError(f"--{option} is not for {job.model} on {Path(job.data).name}; {kind.purpose}")
     return kind
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from fieldguide.cli.job import Job, source
 from fieldguide.cli.pretrained import Pretrained
-from fieldguide.cli.tasks.task import Facts, Task, Trained
+from fieldguide.cli.tasks.task import PARTICULAR, Facts, Task, Trained
 from fieldguide.data import ImageData, Split, normalize, open_images
 from fieldguide.data.decode import read_image
 from fieldguide.data.sources import open_split
@@ -31,8 +31,9 @@ OnBadFile = Literal["stop", "skip"]
 
 @dataclass(frozen=True, kw_only=True)
 class Images(Task):
-    """it learns the class of an image: a folder with a sub-folder per class, a CSV of path,label, IDX or .npz."""
+    """Images and their classes."""
 
+    purpose = "it learns the class of an image: a folder with a sub-folder per class, a CSV of path,label, IDX or .npz"
     unit = "images"
     embedded = "digits"
     options = frozenset({"image_size", "channels", "on_bad_file"})
@@ -47,6 +48,10 @@ class Images(Task):
         start = Pretrained.of(job) if job.weights and begins else None
         job = start.prepare(job) if start else job
         return cls(job=job, data=open_data(job), start=start)
+
+    @property
+    def uses(self) -> frozenset[str]:
+        return frozenset(PARTICULAR)
 
     def network(self) -> nn.Module:
         """The fresh or old head is for these classes; the size of the images is the network's where it has one."""

@@ -25,8 +25,9 @@ BATCH = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled(TextTask):
-    """it learns the class of a text: a CSV, TSV or JSONL of text,label, a folder per class, or python-lines."""
+    """Texts and their classes."""
 
+    purpose = "it learns the class of a text: a CSV, TSV or JSONL of text,label, a folder per class, or python-lines"
     unit = "texts"
     counted = "texts"
     embedded = "python-lines"
@@ -40,6 +41,10 @@ class Labelled(TextTask):
         tokenizer = choose_tokenizer(job, run, lambda: texts.train.texts)
         data = texts.tokenized(tokenizer, length, job.on_long or "stop")
         return cls(job=job, data=data, texts=texts, tokenizer=tokenizer, length=length)
+
+    @property
+    def uses(self) -> frozenset[str]:
+        return frozenset({"focal", "class_balance"})
 
     def decided(self) -> Mapping[str, Any]:
         return {"head": "classify", "num_classes": len(self.texts.classes)}

@@ -24,8 +24,9 @@ BATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Language(TextTask):
-    """it learns to continue text: a file, a folder of text files, or python-source."""
+    """Running text, for the next token."""
 
+    purpose = "it learns to continue text: a file, a folder of text files, or python-source"
     unit = "tokens"
     counted = "tokens"
     embedded = "python-source"

@@ -28,8 +28,11 @@ MASK = "[MASK]"
 
 @dataclass(frozen=True, kw_only=True)
 class Masked(TextTask):
-    """it learns to find masked tokens: a text file, a folder of them, or python-source; with labels, their class."""
+    """Running text, for tokens that were hidden."""
 
+    purpose = (
+        "it learns to find masked tokens: a text file, a folder of them, or python-source; with labels, their class."
+    )
     unit = "tokens"
     counted = "pieces of text"
     embedded = "python-source"

@@ -26,8 +26,9 @@ from fieldguide.train.run import RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class Tables(Task):
-    """it learns a column of a table from the others: a CSV with a header, --target names the column."""
+    """Rows of a table, for one of its columns."""
 
+    purpose = "it learns a column of a table from the others: a CSV with a header, --target names the column"
     unit = "rows"
     embedded = ""
     options = frozenset({"target", "on_missing"})
@@ -37,6 +38,10 @@ class Tables(Task):
     @classmethod
     def open(cls, job: Job, run: RunFolder | None) -> "Tables":
         return cls(job=job, data=open_data(job))
+
+    @property
+    def uses(self) -> frozenset[str]:
+        return frozenset({"focal", "class_balance"} if self.data.classes else ())
 
     def network(self) -> nn.Module:
         """Its units are those of the training part."""

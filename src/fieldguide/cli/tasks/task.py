@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fieldguide.cli.job import Job
+from fieldguide.errors import FieldguideError
 from fieldguide.models import save_model
 from fieldguide.objectives import Objective
 from fieldguide.train.feeds import DataSet
@@ -16,6 +17,8 @@ from fieldguide.train.recipe import Recipe
 from fieldguide.train.run import RunFolder
 
 Facts = Mapping[str, str]
+PARTICULAR = ("augment", "focal", "class_balance")
+"""Fields of a recipe that not all kinds of data have a use for."""
 
 
 class Trained(ABC):
@@ -40,6 +43,8 @@ class Trained(ABC):
 class Task(ABC):
     """One kind of data, and what a network is to learn from it."""
 
+    purpose: ClassVar[str]
+    """What a network learns from which data, in a clause."""
     unit: ClassVar[str]
     """What the samples of a step are."""
     embedded: ClassVar[str]
@@ -50,6 +55,18 @@ class Task(ABC):
     job: Job
     """With everything that opening the data decided."""
     data: DataSet
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """The fields of a recipe in ``PARTICULAR`` that mean something here."""
+        return frozenset()
+
+    def require(self, recipe: Recipe) -> None:
+        """Raises FieldguideError for what a recipe asks and these data cannot have."""
+        for name in PARTICULAR:
+            if name not in self.uses and getattr(recipe, name) != getattr(Recipe(), name):
+                kind = "images" if name == "augment" else "classes"
+                raise FieldguideError(f"recipe: {name} is for {kind}, and {self.job.data} has none; leave it out")
 
     @classmethod
     def suits(cls, job: Job) -> bool:

@@ -24,8 +24,9 @@ MOST = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Translation(TextTask):
-    """it learns to answer a text with another: SOURCE,TARGET of two aligned files, a TSV of both, or dates."""
+    """Texts and what answers them."""
 
+    purpose = "it learns to answer a text with another: SOURCE,TARGET of two aligned files, a TSV of both, or dates"
     unit = "tokens"
     counted = "pairs"
     embedded = "dates"
