@@ -123,6 +123,15 @@ def test_a_stop_text_ends_and_is_not_shown(writer):
     assert "".join(network.stream("The king", 24, Sampling(), [stop])) == until
 
 
+def test_rounded_weights_write_nearly_the_same(writer):
+    prompts, folder = ["The king said"], RunFolder.open(writer)
+    exact, half, bytes_ = (
+        Generation.of(folder, precision=kind).write(prompts, 40, Sampling()) for kind in ("fp32", "fp16", "int8")
+    )
+    assert half == exact
+    assert len(bytes_[0]) == len(exact[0])
+
+
 def test_beams_come_with_scores_best_first(writer, capsys):
     options = ["--prompt", "The", "--beams", "3", "--best", "3", "--max-new-tokens", "6"]
     texts = said(capsys, "generate", writer, *options)[0]["texts"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fieldguide.blocks.decoding import LanguageModel, TextToText, left_padded
+from fieldguide.blocks.decoding import Half, Int8, LanguageModel, Packed, TextToText, Weight, left_padded
 from fieldguide.blocks.decoding.choice import Choice, sampling
 from fieldguide.cli.tasks import trained
 from fieldguide.cli.tasks.text import TrainedText
@@ -14,6 +14,7 @@ from fieldguide.errors import FieldguideError
 from fieldguide.shapes import Tensor
 from fieldguide.train.run import RunFolder
 
+WEIGHTS = {"fp32": Packed, "fp16": Half, "int8": Int8}
 MOST = 200
 """New tokens, unless more or fewer are asked for."""
 UNFINISHED = "\ufffd"
@@ -48,16 +49,17 @@ class Generation:
 
     text: TrainedText
     model: LanguageModel | TextToText
+    weights: type[Weight] = Packed
 
     @classmethod
-    def of(cls, run: RunFolder, device: str = "cpu") -> "Generation":
+    def of(cls, run: RunFolder, device: str = "cpu", precision: str = "fp32") -> "Generation":
         """Raises FieldguideError for a run whose network does not write."""
         network = trained(run, device)
         if not isinstance(network, TrainedText) or not isinstance(network.model, LanguageModel | TextToText):
             raise FieldguideError(
                 f"{run.path} holds no network that writes text; ask it with: fieldguide predict {run.path} INPUT"
             )
-        return cls(network, network.model)
+        return cls(network, network.model, WEIGHTS[precision])
 
     def write(self, prompts: Sequence[str], most: int | None, how: Sampling, stop: Sequence[str] = ()) -> list[str]:
         """The new text for each prompt, without the stop text that ended it."""
@@ -92,6 +94,7 @@ class Generation:
             choice=how.choice(self.text.device),
             eos=self.text.end,
             keep=None if keep.all() else keep,
+            weights=self.weights,
         )
         rows: list[list[int]] = [[] for _ in prompts]
         for chosen in new:
@@ -112,6 +115,7 @@ class Generation:
             length_penalty=length_penalty,
             eos=self.text.end,
             keep=None if keep.all() else keep,
+            weights=self.weights,
         )
         return [[{"text": self._decoded(h.tokens.tolist()), "score": float(h.score)} for h in row] for row in found]
 

@@ -16,12 +16,16 @@ from fieldguide.cli.tasks.task import Task
 from fieldguide.cli.terminal import say_facts, say_line
 from fieldguide.errors import FieldguideError
 from fieldguide.report import build_report
+from fieldguide.report.figures import shown
 from fieldguide.report.story import duration
 from fieldguide.trace import Log, Record
 from fieldguide.train.failures import Stopped
 from fieldguide.train.fitting import Run, fit
 from fieldguide.train.recipe import Recipe, load_recipe
 from fieldguide.train.run import RunFolder
+
+HEADLINES = 3
+"""Test figures that are said at the end; the report has all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +108,9 @@ class Training:
             where = {"run": str(run.path), "report": str(run.report)}
             say_line({"kind": "result", **where, "weights": weights, **figures, "seconds": seconds})
             return
+        figures = [f"{title} {value}" for title, value in shown(test, "test_").items()]
         say_facts(
-            test=f"{self.task.headline(test)}, with the {weights} weights",
+            test=f"{', '.join(figures[:HEADLINES])}, with the {weights} weights",
             time=f"{duration(seconds)} of training",
             report=run.report,
             next=self.task.next_command(quote(str(run.path))),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fieldguide.data.arrays import ArraySet, array_set, as_pair
-from fieldguide.data.feed import Feed
+from fieldguide.data.feed import BatchSettings, Feed
 from fieldguide.data.pixels import at_size
 from fieldguide.data.resize import ChooseSize, convert_channels, natural_size
 from fieldguide.data.splits import TEST_SHARE, VALIDATION_LIMIT, VALIDATION_SHARE, Split
@@ -20,13 +20,9 @@ from fieldguide.shapes import Int, Tensor, UInt8
 
 
 @runtime_checkable
-class FeedSettings(Protocol):
+class FeedSettings(BatchSettings, Protocol):
     """What batches of images depend on besides the images; a ``fieldguide.Recipe`` has it all."""
 
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
     @property
     def augment(self) -> AugmentSettings: ...
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from math import ceil
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 
 from fieldguide.data.columns import MOST_LEVELS, Column, Table, is_missing, learn_column, number, numbers, read_table
-from fieldguide.data.feed import stream
+from fieldguide.data.feed import BatchSettings, stream
 from fieldguide.data.files import PART_NAMES
 from fieldguide.data.splits import TEST_SHARE, VALIDATION_LIMIT, VALIDATION_SHARE, stratified
 from fieldguide.errors import FieldguideError, unknown
@@ -23,16 +23,6 @@ OnMissing = Literal["stop", "drop", "mean"]
 Kind = Literal["regress", "classify"]
 Parts = Mapping[str, Tensor]
 """The rows (n,) of each part."""
-
-
-@runtime_checkable
-class FeedSettings(Protocol):
-    """What batches of rows depend on besides the rows; a ``fieldguide.Recipe`` has both."""
-
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +103,7 @@ class TableData:
     def kind(self) -> Kind:
         return "classify" if self.classes else "regress"
 
-    def feeds(self, recipe: FeedSettings) -> tuple[RowFeed, RowFeed, RowFeed]:
+    def feeds(self, recipe: BatchSettings) -> tuple[RowFeed, RowFeed, RowFeed]:
         """Batches of the three parts; those of the training part are shuffled."""
         val, test = (RowFeed(part, recipe.batch_size, shuffle=False) for part in (self.val, self.test))
         return RowFeed(self.train, recipe.batch_size, seed=recipe.seed), val, test

@@ -80,9 +80,6 @@ class Images(Task):
         TrainedImages.of(run, device).predictions(self.data.test).save(run.path)
         return {}
 
-    def headline(self, figures: Mapping[str, Any]) -> str:
-        return f"{figures['test_accuracy']:.2%} accuracy, loss {figures['test_loss']:.4f}"
-
     def next_command(self, run: str) -> str:
         return f"fieldguide predict {run} IMAGE"
 

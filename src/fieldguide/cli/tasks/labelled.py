@@ -72,9 +72,6 @@ class Labelled(TextTask):
         Examples(title="Worst mistakes", story=story, columns=columns, rows=rows).save(run.path)
         return {}
 
-    def headline(self, figures: Mapping[str, Any]) -> str:
-        return f"{figures['test_accuracy']:.2%} accuracy, loss {figures['test_loss']:.4f}"
-
     def next_command(self, run: str) -> str:
         return f'fieldguide predict {run} "some text"'
 

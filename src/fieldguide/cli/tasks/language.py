@@ -65,9 +65,6 @@ class Language(TextTask):
         )
         return trained.tokenizer.decode(tokens.tolist()), trained.tokenizer.decode(new[0].tolist())
 
-    def headline(self, figures: Mapping[str, Any]) -> str:
-        return f"{figures['test_bits_per_byte']:.3f} bits per byte, perplexity {figures['test_perplexity']:,.2f}"
-
     def next_command(self, run: str) -> str:
         return f'fieldguide generate {run} --prompt "…" --stream'
 

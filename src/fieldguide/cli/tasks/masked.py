@@ -68,9 +68,6 @@ class Masked(TextTask):
         ).save(run.path)
         return {}
 
-    def headline(self, figures: Mapping[str, Any]) -> str:
-        return f"{figures['test_token_accuracy']:.2%} of the hidden tokens, loss {figures['test_loss']:.4f}"
-
     def next_command(self, run: str) -> str:
         return f'fieldguide predict {run} "some text with {MASK}"'
 

@@ -86,11 +86,6 @@ class Tables(Task):
             Numbers(target=self.data.target, truth=rows.targets, predicted=output[:, 0]).save(run.path)
         return {}
 
-    def headline(self, figures: Mapping[str, Any]) -> str:
-        if self.data.classes:
-            return f"{figures['test_accuracy']:.2%} accuracy, loss {figures['test_loss']:.4f}"
-        return f"RMSE {figures['test_rmse']:.4g}, R² {figures['test_r2']:.4f}"
-
     def next_command(self, run: str) -> str:
         return f"fieldguide predict {run} TABLE.csv"
 

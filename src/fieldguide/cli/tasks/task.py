@@ -98,10 +98,6 @@ class Task(ABC):
         """Leave in the run folder what the report draws of the test part; returns further figures of it."""
 
     @abstractmethod
-    def headline(self, figures: Mapping[str, Any]) -> str:
-        """The test figures in a few words."""
-
-    @abstractmethod
     def next_command(self, run: str) -> str:
         """What to do with a trained network."""
 

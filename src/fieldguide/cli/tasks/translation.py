@@ -60,9 +60,6 @@ class Translation(TextTask):
         ).save(run.path)
         return {f"test_{name}": value for name, value in compared(answers, part.answers).items()}
 
-    def headline(self, figures: Mapping[str, Any]) -> str:
-        return f"{figures['test_exact_match']:.2%} of the answers exact, loss {figures['test_loss']:.4f}"
-
     def next_command(self, run: str) -> str:
         return f'fieldguide generate {run} --prompt "{self.pairs.test.sources[0]}"'
 
