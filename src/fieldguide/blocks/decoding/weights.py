@@ -79,7 +79,7 @@ class Packed(Weight):
         return linear(x, self.plain, bias)
 
     @cached_property
-    def parts(self) -> Float[Tensor, "p i o/p"]:
+    def parts(self) -> Float[Tensor, "p i each"]:
         """As many equal parts as there are threads, or a few more: MKL gives the product with one row to one thread."""
         outputs, threads = len(self.plain), torch.get_num_threads()
         count = next((n for n in range(threads, MOST_PARTS) if outputs % n == 0), 1)
