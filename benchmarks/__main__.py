@@ -7,7 +7,7 @@ minutes; they are run by themselves.
 import subprocess
 import sys
 
-BENCHMARKS = ("overhead", "attention", "zoo", "accuracy", "kills", "generate", "clipping")
+BENCHMARKS = ("overhead", "attention", "zoo", "accuracy", "kills", "generate", "clipping", "texts")
 
 if __name__ == "__main__":
     failed = []

@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_recall_fscore_support
 from sklearn.metrics import confusion_matrix as sk_confusion
 from torch import nn
 
@@ -34,6 +34,7 @@ def test_batches_of_any_size_give_the_figures_of_the_whole(seed, classes, sizes)
     figures = metrics.compute()
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert figures["accuracy"] == pytest.approx(accuracy_score(labels, logits.argmax(1)))
+    assert figures["f1"] == pytest.approx(f1_score(labels, logits.argmax(1), average="macro", zero_division=0))
     assert figures["loss"] == pytest.approx(log_loss(labels, chances, labels=range(classes)), rel=1e-5)
     assert np.array_equal(metrics.confusion, sk_confusion(labels, logits.argmax(1), labels=range(classes)))
 

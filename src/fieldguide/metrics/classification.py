@@ -44,7 +44,7 @@ def per_class(confusion: Int[Tensor, "c c"]) -> dict[str, Float[Tensor, " c"]]:
 
 
 class ClassificationMetrics:
-    """Mean cross-entropy, accuracy and confusion matrix over a data set.
+    """Mean cross-entropy, accuracy, F1 (the mean over the classes that occur) and confusion matrix over a data set.
 
     Everything stays on the model's device until ``compute``, so an update costs no synchronisation.
     """
@@ -77,7 +77,9 @@ class ClassificationMetrics:
     def compute(self) -> dict[str, float]:
         total = self.confusion.sum()
         accuracy = self.confusion.diagonal().sum().double() / total
-        return {"loss": float(self._loss / total), "accuracy": float(accuracy)}
+        there = self.confusion.sum(0) + self.confusion.sum(1) > 0
+        f1 = per_class(self.confusion)["f1"][there].mean()
+        return {"loss": float(self._loss / total), "accuracy": float(accuracy), "f1": float(f1)}
 
 
 def _highest(labels: Tensor, predicted: Tensor) -> int:
