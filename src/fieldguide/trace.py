@@ -43,6 +43,7 @@ class Epoch(TypedDict):
     train_loss: float
     val_loss: NotRequired[float]
     val_accuracy: NotRequired[float]
+    val_f1: NotRequired[float]
     noise_scale: NotRequired[float]
     """Samples a step from which more of them gain little; see ``train.gradients``."""
     batch_advice: NotRequired[str]
@@ -58,6 +59,7 @@ class Test(TypedDict):
     step: int
     test_loss: float
     test_accuracy: NotRequired[float]
+    test_f1: NotRequired[float]
 
 
 class Sample(TypedDict):
