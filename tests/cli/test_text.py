@@ -1,6 +1,7 @@
 """Text through the command: language models, masked tokens, classes and translations, on small real and made texts."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -180,7 +181,15 @@ def test_an_interrupted_run_ends_in_the_same_weights(finder, tmp_path):
 def test_weights_of_a_run_bring_their_tokenizer(finder, place, tmp_path):
     options = ["--weights", finder, "--data", place / "book.txt", "--steps", "2", "--config.num_layers", "1"]
     assert train("bert_mini", *options, "--length", "24", "--out", tmp_path, "--name", "more") == 0
-    assert (tmp_path / "more" / "model" / "tokenizer.json").read_text() == (finder / "tokenizer.json").read_text()
+    more = tmp_path / "more"
+    assert (more / "model" / "tokenizer.json").read_text() == (finder / "tokenizer.json").read_text()
+    done = load_file(more / "model" / "model.safetensors")
+    shutil.rmtree(more / "checkpoints")  # as if it had died before the first one
+    (more / "checkpoints").mkdir()
+    shutil.rmtree(more / "model")
+    assert run(["train", "--resume", str(more)]) == 0
+    again = load_file(more / "model" / "model.safetensors")
+    assert all(torch.equal(done[name], again[name]) for name in done), "it began with its weights once more"
 
 
 @pytest.mark.parametrize(
@@ -203,6 +212,7 @@ def test_weights_of_a_run_bring_their_tokenizer(finder, place, tmp_path):
         ("train bert_mini --data PLACE/book.txt --weights PLACE/writer", ["gpt_mini", "bert_mini"]),
         ("generate PLACE/writer", ["--prompt"]),
         ("generate PLACE/writer --prompt=", ["empty"]),
+        ("generate PLACE/translator --prompt=", ["empty"]),
         ("generate PLACE/writer --prompt a --best 2", ["--beams"]),
         ("generate PLACE/writer --prompt a --prompt b --stream", ["--stream"]),
         ("generate PLACE/writer --prompt a --max-new-tokens 500", ["128", "500"]),
@@ -212,7 +222,9 @@ def test_weights_of_a_run_bring_their_tokenizer(finder, place, tmp_path):
         ("look cam PLACE/judge x.png", ["texts", "images"]),
     ],
 )
-def test_one_line_and_exit_code_2(command, words, place, writer, judge, finder, tmp_path, capfd, monkeypatch):
+def test_one_line_and_exit_code_2(
+    command, words, place, writer, judge, finder, translator, tmp_path, capfd, monkeypatch
+):
     (place / "empty.txt").write_text("")
     (place / "latin.txt").write_bytes(b"a caf" + b"\xe9 " + b"words " * 50)
     (place / "short.txt").write_text("one\ntwo\n")
@@ -228,8 +240,6 @@ def test_one_line_and_exit_code_2(command, words, place, writer, judge, finder, 
 
 
 def test_vocabularies_that_disagree_are_refused(writer, finder, capsys, tmp_path):
-    import shutil
-
     broken = shutil.copytree(writer, tmp_path / "broken")
     shutil.copy(finder / "tokenizer.json", broken / "model" / "tokenizer.json")
     assert run(["generate", str(broken), "--prompt", "a"]) == 2

@@ -65,17 +65,17 @@ class Generation:
         """The new text for each prompt, without the stop text that ended it."""
         texts, rows = [], []
         for rows in self._growing(prompts, most, how):
-            texts = [self._decoded(row) for row in rows] if stop else []
+            texts = [self.text.decoded(row) for row in rows] if stop else []
             if texts and all(any(word in text for word in stop) for text in texts):
                 break
-        return [_cut(text, stop) for text in texts or (self._decoded(row) for row in rows)]
+        return [_cut(text, stop) for text in texts or (self.text.decoded(row) for row in rows)]
 
     def stream(self, prompt: str, most: int | None, how: Sampling, stop: Sequence[str] = ()) -> Iterator[str]:
         """The new text in pieces, as soon as each is sure."""
         held = max((len(word) - 1 for word in stop), default=0)  # the beginning of a stop text must not be shown
         shown, whole = 0, ""
         for rows in self._growing([prompt], most, how):
-            decoded = self._decoded(rows[0])
+            decoded = self.text.decoded(rows[0])
             whole = _cut(decoded, stop)
             if len(whole) < len(decoded):
                 break
@@ -117,13 +117,12 @@ class Generation:
             keep=None if keep.all() else keep,
             weights=self.weights,
         )
-        return [[{"text": self._decoded(h.tokens.tolist()), "score": float(h.score)} for h in row] for row in found]
+        return [[{"text": self.text.decoded(h.tokens.tolist()), "score": float(h.score)} for h in row] for row in found]
 
     def _prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         rows = [self.text.prompt(prompt) for prompt in prompts]
-        for prompt, row in zip(prompts, rows, strict=True):
-            if not row:
-                raise FieldguideError(f"the prompt {prompt!r} is empty; give it at least one character")
+        if not all(prompts):
+            raise FieldguideError("a prompt is empty; give it at least one character")
         tokens, keep = left_padded(rows, pad=self.text.tokenizer.specials.get("pad", 0))
         return tokens.to(self.text.device), keep.to(self.text.device)
 
@@ -134,10 +133,6 @@ class Generation:
             return most or MOST
         read = tokens.shape[1] if isinstance(self.model, LanguageModel) else 1
         return max(1, min(MOST, longest + 1 - read))
-
-    def _decoded(self, row: Sequence[int]) -> str:
-        end = self.text.end
-        return self.text.tokenizer.decode(row[: row.index(end)] if end in row else row)
 
 
 def _cut(text: str, stop: Sequence[str]) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
 from typing import Any, Literal, cast
 
 import torch
@@ -11,16 +10,15 @@ from torch import nn
 
 from fieldguide.cli.job import Job, source
 from fieldguide.cli.pretrained import Pretrained
-from fieldguide.cli.tasks.task import PARTICULAR, Facts, Task, Trained
+from fieldguide.cli.tasks.classes import judged, named, ranking
+from fieldguide.cli.tasks.task import PARTICULAR, Facts, Task, Trained, begins
 from fieldguide.data import ImageData, Split, normalize, open_images
 from fieldguide.data.decode import read_image
 from fieldguide.data.sources import open_split
 from fieldguide.errors import FieldguideError
-from fieldguide.metrics import ClassificationMetrics
 from fieldguide.models import load_model, read_config
 from fieldguide.objectives import Classification
 from fieldguide.report import Predictions, worst_mistakes
-from fieldguide.report.story import class_scores
 from fieldguide.shapes import Float, Tensor
 from fieldguide.train.recipe import Recipe
 from fieldguide.train.run import RunFolder
@@ -43,9 +41,7 @@ class Images(Task):
 
     @classmethod
     def open(cls, job: Job, run: RunFolder | None) -> "Images":
-        # A run that died before its first checkpoint begins again, with the weights that it began with.
-        begins = run is None or not run.checkpoints.numbered()
-        start = Pretrained.of(job) if job.weights and begins else None
+        start = Pretrained.of(job) if job.weights and begins(run) else None
         job = start.prepare(job) if start else job
         return cls(job=job, data=open_data(job), start=start)
 
@@ -91,11 +87,7 @@ class Images(Task):
     def evaluate(cls, run: RunFolder, data: str | None, device: str, on_bad_file: str) -> dict[str, Any]:
         trained = TrainedImages.of(run, device)
         images = _evaluated(run, trained, data, cast(OnBadFile, on_bad_file))
-        metrics = ClassificationMetrics()
-        metrics.add(trained.logits_of(images), images.labels)
-        scores = class_scores(metrics.confusion, trained.classes)
-        rows = [score._asdict() | {"support": int(score.support)} for score in scores]
-        return {"images": len(images), **metrics.compute(), "classes": rows}
+        return {"images": len(images), **judged(trained.logits_of(images), images.labels, trained.classes)}
 
 
 def open_data(job: Job) -> ImageData:
@@ -196,17 +188,3 @@ class TrainedImages(Trained):
         images = split.batch(worst)[0] if len(worst) else torch.empty(0, self.channels, *self.size, dtype=torch.uint8)
         names = [str(split.names[i]) for i in worst.tolist()]
         return Predictions.of(self.classes, logits, split.labels, worst, images, names)
-
-
-def named(classes: Sequence[str], chosen: Sequence[int], chances: Sequence[float]) -> list[dict[str, Any]]:
-    """The likeliest classes of one input."""
-    return [{"name": classes[c], "probability": p} for c, p in zip(chosen, chances, strict=True)]
-
-
-def ranking(guesses: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [f"  {guess['probability']:7.2%}  {guess['name']}" for guess in guesses]
-
-
-def folder(run: RunFolder) -> str:
-    """A run's path as a shell reads it."""
-    return quote(str(run.path))

@@ -1,21 +1,20 @@
 """Texts, each of one class."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from fieldguide.cli.job import Job, source
-from fieldguide.cli.tasks.images import named, ranking
-from fieldguide.cli.tasks.text import TextTask, TrainedText, choose_length, choose_tokenizer
+from fieldguide.cli.tasks.classes import judged, named, ranking
+from fieldguide.cli.tasks.task import begins
+from fieldguide.cli.tasks.text import TextTask, TrainedText, choose_length, choose_tokenizer, groups
 from fieldguide.data.buckets import Sequences
 from fieldguide.data.labelled import LabelledPart, LabelledTexts, open_labelled, open_labelled_part
 from fieldguide.errors import FieldguideError
-from fieldguide.metrics import ClassificationMetrics
 from fieldguide.objectives import Classification
 from fieldguide.report import Examples, Predictions, worst_mistakes
-from fieldguide.report.story import class_scores
 from fieldguide.shapes import Float, Tensor
 from fieldguide.train.recipe import Recipe
 from fieldguide.train.run import RunFolder
@@ -40,7 +39,7 @@ class Labelled(TextTask):
         texts, length = open_labelled(job.data), choose_length(job)
         tokenizer = choose_tokenizer(job, run, lambda: texts.train.texts)
         data = texts.tokenized(tokenizer, length, job.on_long or "stop")
-        return cls(job=job, data=data, texts=texts, tokenizer=tokenizer, length=length)
+        return cls(job=job, data=data, texts=texts, tokenizer=tokenizer, length=length, begins=begins(run))
 
     @property
     def uses(self) -> frozenset[str]:
@@ -57,7 +56,7 @@ class Labelled(TextTask):
 
     def examine(self, run: RunFolder, device: str) -> Mapping[str, float]:
         """The confusion of classes, and the texts that were taken for something else."""
-        trained, part = Judge.of(run, device), self.texts.test
+        trained, part = TextClassifier.of(run, device), self.texts.test
         logits = trained.logits(part.texts)
         worst = worst_mistakes(logits, part.labels)
         said = Predictions.of(trained.classes, logits, part.labels, worst)
@@ -76,20 +75,17 @@ class Labelled(TextTask):
         return f'fieldguide predict {run} "some text"'
 
     @classmethod
-    def trained(cls, run: RunFolder, device: str) -> "Judge":
-        return Judge.of(run, device)
+    def trained(cls, run: RunFolder, device: str) -> "TextClassifier":
+        return TextClassifier.of(run, device)
 
     @classmethod
     def evaluate(cls, run: RunFolder, data: str | None, device: str, on_bad_file: str) -> dict[str, Any]:
-        trained = Judge.of(run, device)
+        trained = TextClassifier.of(run, device)
         part = _evaluated(run, trained, data)
-        metrics = ClassificationMetrics()
-        metrics.add(trained.logits(part.texts), part.labels)
-        rows = [s._asdict() | {"support": int(s.support)} for s in class_scores(metrics.confusion, trained.classes)]
-        return {"texts": len(part), **metrics.compute(), "classes": rows}
+        return {"texts": len(part), **judged(trained.logits(part.texts), part.labels, trained.classes)}
 
 
-def _evaluated(run: RunFolder, trained: "Judge", data: str | None) -> LabelledPart:
+def _evaluated(run: RunFolder, trained: "TextClassifier", data: str | None) -> LabelledPart:
     job = Job.recall(run)
     if data is not None and source(data) != job.data:
         return open_labelled_part(source(data), classes=trained.classes)
@@ -99,13 +95,13 @@ def _evaluated(run: RunFolder, trained: "Judge", data: str | None) -> LabelledPa
     return texts.test
 
 
-class Judge(TrainedText):
+class TextClassifier(TrainedText):
     """A classifier of texts; what is too long for it is cut."""
 
     @torch.inference_mode()
     def logits(self, texts: Sequence[str]) -> Float[Tensor, "n k"]:
         """Of each text, in their order."""
-        return torch.cat([self.model(*self.batch(group)).float().cpu() for group in _groups(texts)])
+        return torch.cat([self.model(*self.batch(group)).float().cpu() for group in groups(texts, BATCH)])
 
     def predict(self, inputs: Sequence[str], top: int) -> list[dict[str, Any]]:
         if not inputs:
@@ -118,7 +114,3 @@ class Judge(TrainedText):
 
     def shown(self, answer: Mapping[str, Any]) -> str:
         return "\n".join([answer["text"], *ranking(answer["classes"])])
-
-
-def _groups(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from fieldguide.cli.job import Job, source
+from fieldguide.cli.tasks.task import begins
 from fieldguide.cli.tasks.text import TextTask, TrainedText, choose_length, choose_tokenizer
 from fieldguide.data.streams import TextStream
 from fieldguide.data.texts import read_text
@@ -38,7 +39,9 @@ class Language(TextTask):
     def open(cls, job: Job, run: RunFolder | None) -> "Language":
         texts, length = read_text(job.data), choose_length(job)
         tokenizer = choose_tokenizer(job, run, lambda: (document.text for document in texts.train))
-        return cls(job=job, data=TextStream(texts, tokenizer, length), tokenizer=tokenizer, length=length)
+        return cls(
+            job=job, data=TextStream(texts, tokenizer, length), tokenizer=tokenizer, length=length, begins=begins(run)
+        )
 
     def objective(self, recipe: Recipe) -> NextToken:
         return NextToken(recipe.label_smoothing, self.tokenizer.token_bytes())

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from fieldguide.cli.job import Job, source
-from fieldguide.cli.tasks.images import ranking
+from fieldguide.cli.tasks.classes import ranking
+from fieldguide.cli.tasks.task import begins
 from fieldguide.cli.tasks.text import TextTask, TrainedText, choose_length, choose_tokenizer
 from fieldguide.data.buckets import Buckets
 from fieldguide.data.masked import MaskedTexts
@@ -31,7 +32,7 @@ class Masked(TextTask):
     """Running text, for tokens that were hidden."""
 
     purpose = (
-        "it learns to find masked tokens: a text file, a folder of them, or python-source; with labels, their class."
+        "it learns to find masked tokens: a text file, a folder of them, or python-source; with labels, their class"
     )
     unit = "tokens"
     counted = "pieces of text"
@@ -48,7 +49,9 @@ class Masked(TextTask):
     def open(cls, job: Job, run: RunFolder | None) -> "Masked":
         texts, length = read_text(job.data), choose_length(job)
         tokenizer = choose_tokenizer(job, run, lambda: (document.text for document in texts.train))
-        return cls(job=job, data=MaskedTexts(texts, tokenizer, length), tokenizer=tokenizer, length=length)
+        return cls(
+            job=job, data=MaskedTexts(texts, tokenizer, length), tokenizer=tokenizer, length=length, begins=begins(run)
+        )
 
     def decided(self) -> Mapping[str, Any]:
         return {"head": "masked_lm"}

@@ -9,16 +9,15 @@ import torch
 from torch import nn
 
 from fieldguide.cli.job import Job, source
-from fieldguide.cli.tasks.images import named, ranking
+from fieldguide.cli.tasks.classes import judged, named, ranking
 from fieldguide.cli.tasks.task import Facts, Task, Trained
 from fieldguide.data.columns import Column
 from fieldguide.data.tabular import Rows, TableData, open_rows, open_table
 from fieldguide.errors import FieldguideError
-from fieldguide.metrics import ClassificationMetrics, RegressionMetrics
+from fieldguide.metrics import RegressionMetrics
 from fieldguide.models import load_model, read_config
 from fieldguide.objectives import Classification, Objective, Regression
 from fieldguide.report import Numbers, Predictions, worst_mistakes
-from fieldguide.report.story import class_scores
 from fieldguide.shapes import Float, Tensor
 from fieldguide.train.recipe import Recipe
 from fieldguide.train.run import RunFolder
@@ -77,7 +76,7 @@ class Tables(Task):
         }
 
     def examine(self, run: RunFolder, device: str) -> Mapping[str, float]:
-        trained, rows = Judge.of(run, device), self.data.test
+        trained, rows = TrainedTable.of(run, device), self.data.test
         output = trained.output(rows)
         if self.data.classes:
             worst = worst_mistakes(output, rows.targets)
@@ -90,12 +89,12 @@ class Tables(Task):
         return f"fieldguide predict {run} TABLE.csv"
 
     @classmethod
-    def trained(cls, run: RunFolder, device: str) -> "Judge":
-        return Judge.of(run, device)
+    def trained(cls, run: RunFolder, device: str) -> "TrainedTable":
+        return TrainedTable.of(run, device)
 
     @classmethod
     def evaluate(cls, run: RunFolder, data: str | None, device: str, on_bad_file: str) -> dict[str, Any]:
-        trained = Judge.of(run, device)
+        trained = TrainedTable.of(run, device)
         rows = _evaluated(run, trained, data)
         output, count = trained.output(rows), {"rows": len(rows)}
         if not trained.classes:
@@ -103,10 +102,7 @@ class Tables(Task):
             numbers = RegressionMetrics(lambda model, batch: batch, units)
             numbers.add(output[:, 0], rows.targets)
             return {**count, **numbers.compute()}
-        metrics = ClassificationMetrics()
-        metrics.add(output, rows.targets)
-        scores = [s._asdict() | {"support": int(s.support)} for s in class_scores(metrics.confusion, trained.classes)]
-        return {**count, **metrics.compute(), "classes": scores}
+        return {**count, **judged(output, rows.targets, trained.classes)}
 
 
 def open_data(job: Job) -> TableData:
@@ -119,7 +115,7 @@ def open_data(job: Job) -> TableData:
     return open_table(job.data, job.target, on_missing=job.on_missing or "stop")
 
 
-def _evaluated(run: RunFolder, trained: "Judge", data: str | None) -> Rows:
+def _evaluated(run: RunFolder, trained: "TrainedTable", data: str | None) -> Rows:
     job = Job.recall(run)
     if data is not None and source(data) != job.data:  # never its training rows: they would flatter it
         return open_rows(source(data), trained.columns, trained.target, trained.classes)
@@ -130,7 +126,7 @@ def _evaluated(run: RunFolder, trained: "Judge", data: str | None) -> Rows:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge(Trained):
+class TrainedTable(Trained):
     """A network in evaluation mode with the meaning of its inputs and outputs."""
 
     model: nn.Module
@@ -139,7 +135,7 @@ class Judge(Trained):
     classes: tuple[str, ...] | None
 
     @classmethod
-    def of(cls, run: RunFolder, device: str = "cpu") -> "Judge":
+    def of(cls, run: RunFolder, device: str = "cpu") -> "TrainedTable":
         data = read_config(run.model).data
         assert data
         columns = tuple(

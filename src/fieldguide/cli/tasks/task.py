@@ -116,3 +116,8 @@ class Task(ABC):
 
     def save(self, model: nn.Module, run: RunFolder) -> None:
         save_model(model, run.model, extra={"data": self.preparation()})
+
+
+def begins(run: RunFolder | None) -> bool:
+    """A run that died before its first checkpoint begins again, with the weights that it began with."""
+    return run is None or not run.checkpoints.numbered()

@@ -1,7 +1,7 @@
 """What the kinds of text have in common: which tokenizer, how long a text may be, and a trained network with both."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -35,6 +35,8 @@ class TextTask(Task):
     tokenizer: Tokenizer
     length: int | None
     """Tokens that a text may have; None where the network reads any number."""
+    begins: bool
+    """Whether training begins here, and with the job's weights if it has some; a checkpoint brings its own."""
 
     def decided(self) -> Mapping[str, Any]:
         """The fields of the network's config that these data decide, besides vocabulary and length."""
@@ -42,10 +44,9 @@ class TextTask(Task):
 
     def network(self) -> nn.Module:
         job, decided = self.job, dict(self.decided())
-        fresh = job.config is None or job.weights is None
-        if fresh and job.has("max_len") and self.length and self.length > job.number("max_len", 0):
+        if job.has("max_len") and self.length and self.length > job.number("max_len", 0):
             decided["max_len"] = self.length
-        if job.config is None and job.weights:
+        if self.begins and job.weights:
             model = create_model(job.model, job.weights, **decided | dict(job.overrides))
         else:
             model = job.network(vocab_size=self.tokenizer.vocab_size, **decided)
@@ -96,6 +97,11 @@ class TrainedText(Trained):
         """The tokens that a network which writes reads first."""
         return self.tokenizer.encode(text)
 
+    def decoded(self, tokens: Sequence[int]) -> str:
+        """The text of tokens that were written, without what follows its end."""
+        row = list(tokens)
+        return self.tokenizer.decode(row[: row.index(self.end)] if self.end in row else row)
+
     def batch(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Texts as an encoder reads them, ``(tokens (b, n), keep (b, n))``; what is too long is cut."""
         room = None if self.length is None else self.length - len(self.tokenizer.frame([]))
@@ -107,6 +113,11 @@ class TrainedText(Trained):
         tokens = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=self.device)
         keep = torch.tensor([[i < len(row) for i in range(longest)] for row in rows], device=self.device)
         return tokens, keep
+
+
+def groups(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """The texts in their order, so many at a time."""
+    return (texts[start : start + size] for start in range(0, len(texts), size))
 
 
 def choose_tokenizer(job: Job, run: RunFolder | None, texts: Callable[[], Iterable[str]]) -> Tokenizer:

@@ -1,13 +1,14 @@
 """Texts and their translations, for text-to-text networks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 from fieldguide.blocks.decoding import TextToText, left_padded
 from fieldguide.cli.job import Job, source
-from fieldguide.cli.tasks.text import TextTask, TrainedText, choose_length, choose_tokenizer
+from fieldguide.cli.tasks.task import begins
+from fieldguide.cli.tasks.text import TextTask, TrainedText, choose_length, choose_tokenizer, groups
 from fieldguide.data.buckets import Sequences
 from fieldguide.data.pairs import PairPart, Pairs, open_pairs, open_pairs_part
 from fieldguide.errors import FieldguideError
@@ -40,7 +41,7 @@ class Translation(TextTask):
         pairs, length = open_pairs(job.data), choose_length(job)
         tokenizer = choose_tokenizer(job, run, lambda: [*pairs.train.sources, *pairs.train.answers])
         data = pairs.tokenized(tokenizer, length, job.on_long or "stop")
-        return cls(job=job, data=data, pairs=pairs, tokenizer=tokenizer, length=length)
+        return cls(job=job, data=data, pairs=pairs, tokenizer=tokenizer, length=length, begins=begins(run))
 
     def objective(self, recipe: Recipe) -> SequenceToSequence:
         return SequenceToSequence(self.job.number("start", 0), recipe.label_smoothing)
@@ -100,16 +101,13 @@ class Translator(TrainedText):
         model = self.model
         assert isinstance(model, TextToText)
         found: list[str] = []
-        for group in _groups(sources):
+        for group in groups(sources, BATCH):
             tokens, keep = left_padded([self.prompt(text) for text in group], pad=self.tokenizer.specials.get("pad", 0))
             new = model.generate(
                 tokens.to(self.device), keep=keep.to(self.device), max_new_tokens=self.length or 128, eos=self.end
             )
-            found += [self._decoded(row) for row in new.tolist()]
+            found += [self.decoded(row) for row in new.tolist()]
         return found
-
-    def _decoded(self, row: list[int]) -> str:
-        return self.tokenizer.decode(row[: row.index(self.end)] if self.end in row else row)
 
     def predict(self, inputs: Sequence[str], top: int) -> list[dict[str, Any]]:
         if not inputs:
@@ -118,7 +116,3 @@ class Translator(TrainedText):
 
     def shown(self, answer: Mapping[str, Any]) -> str:
         return answer["answer"]
-
-
-def _groups(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
