@@ -20,7 +20,7 @@ def draw_curves(records: Sequence[Record], file: Path) -> Path:
     """Draw every step's loss, each epoch's losses and accuracies, and the schedule, from a run's metrics."""
     steps = [r for r in records if r["kind"] == "step"]
     epochs = [r for r in records if r["kind"] == "epoch"]
-    per_epoch = epochs[-1]["step"] / len(epochs) if epochs else 1
+    per_epoch = epochs[0]["step"] if epochs else 1  # the last may be unfinished
     unit = "epoch" if epochs else "step"
     step_x, epoch_x = [r["step"] / per_epoch for r in steps], [r["step"] / per_epoch for r in epochs]
 

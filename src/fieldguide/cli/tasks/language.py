@@ -21,6 +21,8 @@ from fieldguide.train.recipe import Recipe
 from fieldguide.train.run import RunFolder
 
 BATCH = 32
+SHOWN = 200
+"""New tokens of an example in the report, where the network has room for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +52,9 @@ class Language(TextTask):
         """The network writes on where pieces of the test part end."""
         trained = Writer.of(run, device)
         half = (self.length or 0) // 2
+        most = min(SHOWN, trained.model.config.max_len - half)  # pyright: ignore
         starts = torch.linspace(0, max(0, len(self.data.test) - 2 * half), 4).long().tolist()
-        rows = [self._example(trained, self.data.test[at : at + half], half) for at in starts]
+        rows = [self._example(trained, self.data.test[at : at + half], most) for at in starts]
         Examples(
             title="What it writes",
             story="Pieces of the test part, and how the network goes on at temperature 0.8.",
