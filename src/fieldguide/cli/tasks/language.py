@@ -52,7 +52,8 @@ class Language(TextTask):
         """The network writes on where pieces of the test part end."""
         trained = Writer.of(run, device)
         half = (self.length or 0) // 2
-        most = min(SHOWN, trained.model.config.max_len - half)  # pyright: ignore
+        config: Any = trained.model.config
+        most = min(SHOWN, config.max_len - half)
         starts = torch.linspace(0, max(0, len(self.data.test) - 2 * half), 4).long().tolist()
         rows = [self._example(trained, self.data.test[at : at + half], most) for at in starts]
         Examples(
