@@ -8,6 +8,7 @@ Networks have random weights, which we write as transformers' files and it reads
 the share of tokens that agree. ``of bound``: weights are read once a step, so no step can be faster than their bytes
 over the memory's bandwidth, measured first; prompts and caches are left out of the bound but not of the times.
 
+In bf16, where the processor has instructions for it, both read half of the bytes and round alike but not the same.
 Packed is the default, made anew for every text, which its times include; ``as is`` does without; Half and Int8 are made
 once, before. These two are not exact, and random weights cannot show what they cost: a small network learns Python's
 own source for that, and is then measured with each kind.
@@ -19,6 +20,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 
@@ -41,12 +43,16 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 }
 ENDLESS = {"bos_token_id": 0, "eos_token_id": None, "pad_token_id": 0}
 """No token ends a text, so both write as many as they are asked for."""
-BITS: dict[type[Weight] | None, int] = {Packed: 32, None: 32, Half: 16, Int8: 8}
+BITS: dict[torch.dtype, dict[type[Weight] | None, int]] = {
+    torch.float32: {Packed: 32, None: 32, Half: 16, Int8: 8},
+    torch.bfloat16: {Packed: 16, None: 16},
+}
 
 
 @dataclass(frozen=True)
 class Row:
     model: str
+    dtype: str
     batch: int
     weights: str
     tokens_per_second: float
@@ -56,12 +62,12 @@ class Row:
     same: float
     of_bound: float
     their_share: float
-    """Of the bound of fp32."""
+    """Of the bound of the type."""
 
     def __str__(self) -> str:
         return (
-            f"{self.model:<9} batch {self.batch}  {self.weights:<7} {self.tokens_per_second:7.1f} tokens/s   "
-            f"transformers {self.theirs:7.1f}   ratio {self.ratio:.2f}   spread {self.spread:4.0%}   "
+            f"{self.model:<8} {self.dtype:<8} batch {self.batch}  {self.weights:<7} {self.tokens_per_second:7.1f} "
+            f"tokens/s   transformers {self.theirs:7.1f}   ratio {self.ratio:.2f}   spread {self.spread:4.0%}   "
             f"same {self.same:4.0%}   of bound {self.of_bound:4.0%} (transformers {self.their_share:.0%})"
         )
 
@@ -89,13 +95,17 @@ def pair(name: str) -> tuple[LanguageModel | TextToText, nn.Module]:
 
 
 def bytes_read(model: nn.Module) -> int:
-    """In one step: every table and layer that takes part in it, in fp32."""
+    """In one step: every table and layer that takes part in it."""
     outside = ("encoder.", "embeddings.positions.")
     return sum(weight.nbytes for name, weight in model.named_parameters() if not name.startswith(outside))
 
 
-def measure(name: str, batch: int, prompt_length: int, new: int, rounds: int, speed: float) -> Iterator[Row]:
+def measure(
+    name: str, dtype: torch.dtype, batch: int, prompt_length: int, new: int, rounds: int, speed: float
+) -> Iterator[Row]:
     ours, theirs = pair(name)
+    ours.to(dtype), theirs.to(dtype)
+    full = torch.finfo(dtype).bits
     prompt = torch.randint(2, 32_000, (batch, prompt_length), generator=torch.Generator().manual_seed(batch))
 
     def their_tokens() -> Tensor:
@@ -107,13 +117,14 @@ def measure(name: str, batch: int, prompt_length: int, new: int, rounds: int, sp
         network = ours if exact or kind is None else prepared(ours, kind)
         return lambda: network.generate(prompt, max_new_tokens=new, weights=kind if exact else None)
 
-    runs = {kind: our_run(kind) for kind in BITS}
+    runs = {kind: our_run(kind) for kind in BITS[dtype]}
     times = in_turns({"transformers": their_tokens, **{label(kind): run for kind, run in runs.items()}}, rounds)
     expected, bound, theirs_took = their_tokens(), new * bytes_read(ours) / speed, times["transformers"].median
     for kind, run in runs.items():
         took = times[label(kind)]
         yield Row(
             name,
+            str(dtype).removeprefix("torch."),
             batch,
             label(kind),
             batch * new / took.median,
@@ -121,7 +132,7 @@ def measure(name: str, batch: int, prompt_length: int, new: int, rounds: int, sp
             theirs_took / took.median,
             took.spread,
             float((run() == expected).double().mean()),
-            bound * BITS[kind] / 32 / took.median,
+            bound * BITS[dtype][kind] / full / took.median,
             bound / theirs_took,
         )
 
@@ -171,14 +182,15 @@ if __name__ == "__main__":
     transformers.logging.set_verbosity_error()
     speed = bandwidth()
     print(f"{torch.get_num_threads()} threads, memory read at {speed / 1e9:.1f} GB/s")
+    dtypes = [*BITS]
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         print("bf16 is left out: this processor has no instructions for it")
+        dtypes.remove(torch.bfloat16)
     rows = []
-    for name in options.models:
-        for batch in options.batches:
-            for row in measure(name, batch, options.prompt, options.new, options.rounds, speed):
-                rows.append(row)
-                print(row, flush=True)
+    for name, dtype, batch in product(options.models, dtypes, options.batches):
+        for row in measure(name, dtype, batch, options.prompt, options.new, options.rounds, speed):
+            rows.append(row)
+            print(row, flush=True)
     costs = perplexities(options.steps) if options.steps else {}
     for kind, value in costs.items():
         print(f"perplexity of a byte of Python's source, {kind:<6} {value:.4f} ({value / costs['as is'] - 1:+.2%})")

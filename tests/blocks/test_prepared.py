@@ -177,6 +177,20 @@ def test_other_types_keep_their_weights():
     assert torch.equal(fast(prompts()), model(prompts()))
 
 
+@pytest.mark.parametrize("rows", [1, 8, 40])
+def test_bfloat16_weights_are_packed_where_the_processor_knows_them(rows):
+    generator = torch.Generator().manual_seed(rows)
+    x, w = (torch.randn(n, 24, generator=generator).bfloat16() for n in (rows, 48))
+    bias = torch.randn(48, generator=generator).bfloat16()
+    exact = linear(x.double(), w.double(), bias.double())
+    y = linear(x, Packed.of(w), bias)
+    assert y.dtype == torch.bfloat16
+    assert ((y.double() - exact).abs() <= 2**-8 * exact.abs() + 1e-2).all()
+    model = lively("gpt_mini").bfloat16()
+    assert bool(weights_of(prepared(model))) == (torch.bfloat16 in Packed.dtypes())
+    assert not weights_of(prepared(model, Half))
+
+
 def test_what_cannot_be_is_said_in_one_line(monkeypatch):
     model = lively("gpt_mini")
     with pytest.raises(FieldguideError, match=r"for Int8 weights and a cache of yours, .* prepared\(model, Int8\)"):

@@ -16,7 +16,7 @@ from fieldguide.blocks.kernels.chunked import chunked
 from fieldguide.blocks.kernels.dense import dense
 from fieldguide.blocks.kernels.flex import flex
 from fieldguide.blocks.kernels.hubs import hubs
-from fieldguide.blocks.kernels.sdpa import sdpa
+from fieldguide.blocks.kernels.sdpa import one_in_16_bits, sdpa
 from fieldguide.blocks.kernels.strided import strided
 from fieldguide.blocks.masks import And, Band, Causal, Full, Mask, Window, not_a_mask
 from fieldguide.errors import FieldguideError
@@ -42,7 +42,7 @@ def attend(
     a weight is dropped. Fewer key/value heads than query heads are shared (Ainslie et al. 2023). A query that may see
     nothing returns zeros, with zero gradients. Raises FieldguideError for what is no mask and sizes that do not fit.
     """
-    if bias is None and k.shape == v.shape and _same_but_length(q, k):  # nothing to pick: the shortest way
+    if bias is None and k.shape == v.shape and _same_but_length(q, k) and not one_in_16_bits(q):  # nothing to pick
         kind = type(mask)
         if kind is Full:
             return F.scaled_dot_product_attention(q, k, v, None, dropout, scale=scale)

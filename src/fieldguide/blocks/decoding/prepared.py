@@ -25,9 +25,9 @@ def prepared(model: Network, weights: type[Weight] = Packed) -> Network:
     """The same network, ready to generate on a processor: a copy of its modules with its parameters.
 
     Its plain linear layers and tables get weights of the kind ``weights``; attention forms queries, keys and values in
-    one product; dropout is gone. Layers of other classes (adapters), other types than float32 and other devices keep
-    theirs. What is changed in the network later may or may not show: prepare it again. Takes memory for a second set of
-    the weights, with ``Packed`` and single rows a fifth of that, until it is let go. A network that someone watches by
+    one product; dropout is gone. Layers of other classes (adapters), types that the kind does not know and other
+    devices keep theirs. What is changed in the network later may or may not show: prepare it again. Takes memory for a
+    second set of the weights until it is let go. A network that someone watches by
     hooks, or that is prepared already, is given back itself.
 
         fast = prepared(model, Int8)

@@ -9,7 +9,7 @@ b rows · i inputs · o outputs.
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -21,7 +21,7 @@ from fieldguide.shapes import Float, Tensor
 Kind = TypeVar("Kind", bound="Weight")
 
 MOST_PARTS = 64
-FEW = 32  # rows up to which a product is bound by reading the weight
+FEW = 32  # rows up to which oneDNN's blocks are the faster layout with AVX2; with AVX-512 they always are
 ENGINES = ("x86", "fbgemm", "onednn")  # those that know the kernels used here
 
 
@@ -38,9 +38,14 @@ class Weight(Tensor):
         return self.as_subclass(Tensor)
 
     @classmethod
+    def dtypes(cls) -> tuple[torch.dtype, ...]:
+        """Types of weights that the faster product knows on this machine."""
+        return (torch.float32,)
+
+    @classmethod
     def suits(cls, weight: Tensor) -> bool:
         """Whether the faster product can replace this weight's."""
-        return weight.device.type == "cpu" and weight.dtype == torch.float32 and not isinstance(weight, Weight)
+        return weight.device.type == "cpu" and weight.dtype in cls.dtypes() and not isinstance(weight, Weight)
 
     @classmethod
     def __torch_function__(
@@ -53,29 +58,35 @@ class Weight(Tensor):
 
     def times(self, x: Float[Tensor, "*b i"], bias: Float[Tensor, "o"] | None) -> Float[Tensor, "*b o"]:
         """``linear(x, weight, bias)``, by the faster product where that has the right type."""
-        plain = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        plain = x.dtype == self.dtype and not torch.is_autocast_enabled("cpu")
         return self.product(x, bias) if plain else linear(x, self.plain, bias)
 
     def product(self, x: Float[Tensor, "*b i"], bias: Float[Tensor, "o"] | None) -> Float[Tensor, "*b o"]:
-        """For float32 rows; each kind has a faster one."""
+        """For rows of the weight's type; each kind has a faster one."""
         return linear(x, self.plain, bias)
 
 
 class Packed(Weight):
-    """The same product up to rounding: for one row every core reads a part of the weight, for a few in oneDNN's blocks.
+    """The same product up to rounding, in oneDNN's blocks; with AVX2 and one row, every core reads a part of it.
 
-    The blocks are a second copy of the weights for as long as the prepared network lives; one row needs none.
+    The blocks are a second copy of the weights for as long as the prepared network lives; the parts need none.
+    bfloat16 where the processor has instructions for it.
     """
+
+    @classmethod
+    def dtypes(cls) -> tuple[torch.dtype, ...]:
+        bf16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return (torch.float32, torch.bfloat16) if bf16 else (torch.float32,)
 
     def product(self, x: Float[Tensor, "*b i"], bias: Float[Tensor, "o"] | None) -> Float[Tensor, "*b o"]:
         rows = x.numel() // x.shape[-1]
-        if rows == 1:
+        if rows == 1 and not wide_vectors():
             count = len(self.parts)
             row = x.reshape(1, 1, -1).expand(count, 1, -1)
             bias_parts = bias if bias is None else bias.view(count, 1, -1)
             y = torch.bmm(row, self.parts) if bias_parts is None else torch.baddbmm(bias_parts, row, self.parts)
             return y.view(*x.shape[:-1], -1)
-        if rows <= FEW and torch.backends.mkldnn.is_available():
+        if wide_vectors() or (rows <= FEW and torch.backends.mkldnn.is_available()):
             return torch.ops.mkldnn._linear_pointwise(x, self.blocks, bias, "none", [], "")
         return super().product(x, bias)
 
@@ -129,6 +140,12 @@ class Int8(Weight):
             warnings.simplefilter("ignore")
             rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
         return torch.ops.quantized.linear_prepack(rounded, None)
+
+
+@cache
+def wide_vectors() -> bool:
+    """Whether oneDNN's blocks are the fastest layout for any number of rows: with AVX-512, not with AVX2."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
 
 
 def _require_kernels(weight: Weight) -> None:
