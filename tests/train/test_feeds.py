@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -64,3 +65,25 @@ def test_batches_are_placed_wherever_they_are_nested():
 def test_a_batch_larger_than_the_data():
     with pytest.raises(FieldguideError, match="choose at most 5"):
         as_feed(_source(5), 6, shuffle=True)
+
+
+class _Noise(torch.utils.data.Dataset):
+    """Draws from the global generators of torch and NumPy."""
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, i):
+        return torch.randn(3), float(np.random.randn()), i
+
+
+def test_any_number_of_workers_reads_the_same_batches_from_any_position():
+    whole = list(as_feed(_Noise(), 4, seed=3, shuffle=True).batches(1))
+    before = torch.get_rng_state()
+    tail = list(as_feed(_Noise(), 4, seed=3, shuffle=True, workers=2).batches(1, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    for batch, other in zip(whole[1:], tail, strict=True):
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(batch, other, strict=True))
+    assert len({value for batch in whole for value in batch[1].tolist()}) == 10  # each sample its own numbers
+    (other, *_) = as_feed(_Noise(), 10, seed=3).batches(2)
+    assert not torch.equal(torch.cat([batch[0] for batch in whole]).sort(0)[0], other[0].sort(0)[0])

@@ -22,6 +22,7 @@ VERBS = {
     "eval": "Measure a trained run on its test part or on other data.",
     "predict": "Ask a trained run: classes of images or texts, translations, values of a table.",
     "generate": "Let a trained network write: fieldguide generate RUN --prompt TEXT --stream.",
+    "doctor": "Say what is wrong with a training: doctor run SCRIPT.py, doctor check RUN.",
     "export": "Write a trained network as ONNX or torch.export, compared with the original first.",
     "look": "Look into a network (look cam RUN IMAGE, filters, maps, attention) or ahead (look schedule, rate).",
     "report": "Draw a run's figures and report.html again.",
@@ -43,7 +44,7 @@ def build_app() -> App:
         help_format="plaintext",
     )
     for place, (verb, summary) in enumerate(VERBS.items()):
-        if verb in ("look", "lookup"):  # they have verbs of their own
+        if verb in ("doctor", "look", "lookup"):  # they have verbs of their own
             app.command(f"fieldguide.cli.{verb}:app", name=verb, help=summary, sort_key=place)
         else:
             app.command(f"fieldguide.cli.{verb}:{verb}", name=verb, help=summary, sort_key=place, help_epilogue="")

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Sized
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from fieldguide.errors import FieldguideError
 from fieldguide.objectives.phase import Batch
+from fieldguide.train.randomness import seed_everything, untouched
 
 
 @runtime_checkable
@@ -41,12 +43,14 @@ class DataSet(Protocol):
 class IndexedFeed:
     """Batches from a tuple of tensors ``(inputs, targets, …)`` or from a map-style data set of torch.
 
-    Every epoch has its own order, drawn from (seed, epoch). A data set that itself draws random numbers is seeded anew
-    by torch's global generator, which a checkpoint restores; tensors are simply indexed.
+    Every epoch has its own order, drawn from (seed, epoch). What a data set draws from the global generators of torch,
+    NumPy and Python depends on (seed, epoch, sample) only, so any number of worker processes reads the same batches
+    from any position; tensors are simply indexed.
     """
 
-    def __init__(self, source: Any, batch_size: int, *, seed: int, shuffle: bool):
+    def __init__(self, source: Any, batch_size: int, *, seed: int, shuffle: bool, workers: int = 0):
         self.source, self.batch_size, self.seed, self.shuffle = source, batch_size, seed, shuffle
+        self.workers = workers
         self._tensors = isinstance(source, tuple | list) and all(isinstance(part, Tensor) for part in source)
         self.samples = len(source[0]) if self._tensors else len(source)
         if self._tensors and len({len(part) for part in source}) > 1:
@@ -64,17 +68,36 @@ class IndexedFeed:
         order = torch.arange(self.samples)
         if self.shuffle:
             order = torch.randperm(self.samples, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
-        for chosen in order[start * self.batch_size :].split(self.batch_size):
-            if len(chosen):
-                yield self._read(chosen)
-
-    def _read(self, chosen: Tensor) -> Batch:
+        chosen = [part for part in order[start * self.batch_size :].split(self.batch_size) if len(part)]
         if self._tensors:
-            return tuple(part[chosen] for part in self.source)
-        return default_collate([self.source[i] for i in chosen.tolist()])
+            return (tuple(part[some] for part in self.source) for some in chosen)
+        return iter(
+            DataLoader(
+                _Epoch(self.source, self.seed, epoch),
+                batch_sampler=[some.tolist() for some in chosen],
+                num_workers=self.workers,
+                generator=torch.Generator(),  # else the loader draws from the global one, which the model shares
+            )
+        )
 
 
-def as_feed(source: Any, batch_size: int, *, seed: int = 0, shuffle: bool = False) -> Feed:
+class _Epoch(Dataset):
+    """A map-style data set in one epoch: each sample draws numbers of its own, whoever reads it and whenever."""
+
+    def __init__(self, source: Any, seed: int, epoch: int):
+        self.source, self.seed, self.epoch = source, seed, epoch
+
+    def __getitems__(self, chosen: list[int]) -> list[Any]:  # what DataLoader asks for a whole batch
+        with untouched():
+            return [self._sample(i) for i in chosen]
+
+    def _sample(self, i: int) -> Any:
+        words = np.random.SeedSequence((self.seed, self.epoch, i)).generate_state(1, np.uint64)
+        seed_everything(int(words[0]) >> 1)
+        return self.source[i]
+
+
+def as_feed(source: Any, batch_size: int, *, seed: int = 0, shuffle: bool = False, workers: int = 0) -> Feed:
     """A feed as it is; a tuple of tensors or a map-style data set in batches.
 
     Raises:
@@ -83,7 +106,7 @@ def as_feed(source: Any, batch_size: int, *, seed: int = 0, shuffle: bool = Fals
     if isinstance(source, Feed):
         return source
     if isinstance(source, Sized) and hasattr(source, "__getitem__"):
-        return IndexedFeed(source, batch_size, seed=seed, shuffle=shuffle)
+        return IndexedFeed(source, batch_size, seed=seed, shuffle=shuffle, workers=workers)
     raise FieldguideError(
         f"data: cannot read batches from a {type(source).__name__}; give a tuple of tensors (inputs, targets), "
         "a map-style data set, or an object with batches(epoch, start) and len()"

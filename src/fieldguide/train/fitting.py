@@ -31,7 +31,7 @@ from fieldguide.train.feeds import DataSet, Feed, as_feed, placed
 from fieldguide.train.gradients import Centralized, GradientNoise
 from fieldguide.train.loop import Loop
 from fieldguide.train.precision import Precision
-from fieldguide.train.randomness import seed_everything
+from fieldguide.train.randomness import deterministic, seed_everything
 from fieldguide.train.recipe import Recipe, differences, from_mapping, to_toml
 from fieldguide.train.run import RunFolder, replace_text
 from fieldguide.train.signals import Stop
@@ -87,7 +87,8 @@ def fit(
         recipe = _resumed(state, recipe) if state else _resolved(recipe, model, objective, train)
         if run and not state:
             replace_text(run.recipe, to_toml(recipe))
-        with threads(int(recipe.threads)), recomputing(model, recipe.recompute), Stop() as stop:
+        exact, again = deterministic(recipe.deterministic), recomputing(model, recipe.recompute)
+        with threads(int(recipe.threads)), exact, again, Stop() as stop:
             seed_everything(recipe.seed)
             gradients = [GradientNoise()] * recipe.noise_scale + [Centralized()] * recipe.centralize
             logs = [MetricsLog(run.metrics), Trace(run.trace)] if run else []
@@ -145,8 +146,9 @@ def feeds_of(data: Any, recipe: Recipe, device: torch.device) -> tuple[Feed, Fee
     if isinstance(data, DataSet):
         parts = data.feeds(recipe)
     elif isinstance(data, tuple | list) and len(data) == 2:
-        train = as_feed(data[0], recipe.batch_size, seed=recipe.seed, shuffle=True)
-        parts = train, as_feed(data[1], recipe.batch_size) if data[1] is not None else None, None
+        size, workers = recipe.batch_size, recipe.workers
+        train = as_feed(data[0], size, seed=recipe.seed, shuffle=True, workers=workers)
+        parts = train, as_feed(data[1], size, workers=workers) if data[1] is not None else None, None
     else:
         raise FieldguideError(
             "data: expected a data set with feeds(recipe) or a pair (training data, validation data or None), not a "
@@ -184,8 +186,8 @@ def _require_fit(model: nn.Module, state: dict[str, Any]) -> None:
 
 
 def _resumed(state: dict[str, Any], asked: Recipe) -> Recipe:
-    """The recipe of the checkpoint; an ``"auto"`` in the new one agrees with whatever it became."""
-    stored = from_mapping(state["recipe"])
+    """The recipe of the checkpoint; an ``"auto"`` in the new one agrees with whatever it became, ``workers`` may change."""
+    stored = replace(from_mapping(state["recipe"]), workers=asked.workers)
     changed = {key: pair for key, pair in differences(stored, asked).items() if pair[1] != "auto"}
     if changed:
         shown = ", ".join(f"{key} {old} → {new}" for key, (old, new) in changed.items())

@@ -1,5 +1,6 @@
 """The state of every random generator a training step may draw from, as plain numbers and tensors."""
 
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from fieldguide.errors import FieldguideError
 
 
 def seed_everything(seed: int) -> None:
@@ -52,3 +55,34 @@ def untouched() -> Iterator[None]:
         yield
     finally:
         set_random_state(state)
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Only deterministic algorithms inside the ``with`` block (PyTorch's note "Reproducibility"); all as before after.
+
+    Raises:
+        FieldguideError: an operation has no such algorithm, or cuBLAS was not told to use one.
+    """
+    if not wanted:
+        yield
+        return
+    if torch.cuda.is_available() and os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in (":4096:8", ":16:8"):
+        raise FieldguideError("deterministic: set the variable CUBLAS_WORKSPACE_CONFIG=:4096:8 before the command starts")
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    mode = torch.get_deterministic_debug_mode()
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    except RuntimeError as problem:
+        operation, found, _ = str(problem).partition(" does not have a deterministic implementation")
+        if not found:
+            raise
+        raise FieldguideError(
+            f"deterministic: torch has no deterministic algorithm for {operation} here; set deterministic = false"
+        ) from problem
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        cudnn.deterministic, cudnn.benchmark = before

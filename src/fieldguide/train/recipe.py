@@ -224,6 +224,10 @@ class Recipe:
     seed: int = 0
     threads: int | Literal["auto"] = "auto"
     """CPU threads; ``"auto"`` times a few steps with one and with all and keeps the faster."""
+    workers: int = 0
+    """Processes that read a map-style data set of torch; any number of them gives the same batches."""
+    deterministic: bool = False
+    """Only algorithms of torch that repeat bit for bit; slower, and an operation that has none ends the training."""
     checkpoint_every: int = 0
     """Optimizer steps between checkpoints inside an epoch; 0 saves at the end of each epoch only."""
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
@@ -252,6 +256,7 @@ class Recipe:
         _require(self.head_epochs >= 0, "head_epochs", self.head_epochs, "a number of epochs, at least 0")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "a whole number of at least 0 and below 2^63")
         _require(self.threads == "auto" or self.threads >= 1, "threads", self.threads, 'at least 1, or "auto"')
+        _require(self.workers >= 0, "workers", self.workers, "a number of processes, at least 0")
         _require(self.checkpoint_every >= 0, "checkpoint_every", self.checkpoint_every, "a number of steps, or 0")
         _agree(
             self.schedule.name != "plateau" or not 0 < self.stopping.patience <= self.schedule.plateau_epochs,

@@ -1,0 +1,42 @@
+"""``python -m benchmarks.doctor``: recall, causes and false alarms of the doctor, and of other systems' rules.
+
+    --seeds N       trainings of every case (3)
+    --runs FOLDER   where recordings are kept (runs/doctor-board); what is there already is not run again
+    --judge         only judge what has been recorded
+    --mistakes      a line for every run that was missed, misnamed or falsely alarmed
+    --program NAME, --fault NAME   only these
+"""
+
+import argparse
+from pathlib import Path
+
+from benchmarks.doctor.board import cases, judge, mistakes, record_all, table
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--runs", type=Path, default=Path("runs/doctor-board"))
+    options.add_argument("--processes", type=int, default=2)
+    options.add_argument("--judge", action="store_true")
+    options.add_argument("--mistakes", action="store_true")
+    options.add_argument("--program")
+    options.add_argument("--fault")
+    asked = options.parse_args()
+    wanted = [
+        case
+        for case in cases(asked.seeds)
+        if asked.program in {None, case.program} and asked.fault in {None, case.fault, *({case.fault} & {"none"})}
+    ]
+    if not asked.judge:
+        record_all(wanted, asked.runs, asked.processes)
+    wanted = [case for case in wanted if (asked.runs / case.file).with_suffix(".json").exists()]
+    judged = judge(wanted, asked.runs)
+    for name, figure in table(judged):
+        print(f"{name:<50} {figure}")
+    if asked.mistakes:
+        print(*mistakes(judged), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

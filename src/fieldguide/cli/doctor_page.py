@@ -1,0 +1,63 @@
+"""A diagnosis on the terminal: the verdict, what it rests on, and what to do."""
+
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fieldguide.doctor.examination import Diagnosis
+    from fieldguide.doctor.finding import Finding
+
+WIDTH = 100
+
+
+def page(diagnosis: "Diagnosis", note: str = "") -> str:
+    """The whole page as text, without colour."""
+    lines = ["", f"doctor    {headline(diagnosis)}"]
+    if note:
+        lines += indented(note, "          ")
+    main = [finding for finding in diagnosis.findings if finding.suppressed_by is None and finding.severity != "info"]
+    rest = [finding for finding in diagnosis.findings if finding not in main]
+    for place, finding in enumerate(main[:3], start=1):
+        lines += ["", *_finding(finding, place)]
+    if len(main) > 3:
+        rest = main[3:] + rest
+    if rest:
+        lines += ["", "also seen"]
+    for finding in rest:
+        why = f" (explained by {finding.suppressed_by})" if finding.suppressed_by else ""
+        lines += indented(f"{finding.rule} {finding.slug}{why}: {finding.evidence}", "  ")
+    if "share" in diagnosis.overhead:
+        lines += ["", f"observed  {diagnosis.step} optimizer steps, at a cost of {diagnosis.overhead['share']:.1%} of the time"]
+    return "\n".join(lines)
+
+
+def headline(diagnosis: "Diagnosis") -> str:
+    count = sum(finding.suppressed_by is None and finding.severity != "info" for finding in diagnosis.findings)
+    if not diagnosis.step:
+        return "no optimizer of PyTorch took a step: there is no training to judge" if not count else _found(diagnosis, count)
+    if diagnosis.verdict == "healthy":
+        short = "; too short to say more than that" if diagnosis.step < 20 else ""
+        return f"healthy: nothing wrong was seen in {diagnosis.step} steps{short}"
+    return _found(diagnosis, count)
+
+
+def _found(diagnosis: "Diagnosis", count: int) -> str:
+    likeliest = f", the likeliest cause is {diagnosis.causes[0]}" if diagnosis.causes else ""
+    return f"{diagnosis.verdict}: {count} finding{'s' * (count > 1)} in {diagnosis.step} steps{likeliest}"
+
+
+def _finding(finding: "Finding", place: int) -> list[str]:
+    head = f"{place}. {finding.slug}  ({finding.rule}, {finding.severity}, step {finding.step}"
+    lines = [head + (f", likelihood {finding.likelihood:.0%})" if finding.likelihood else ")")]
+    lines += indented(finding.evidence, "   seen     ")
+    if finding.threshold:
+        lines += indented(finding.threshold, "   limit    ")
+    for fix in finding.fixes[:3]:
+        lines += indented(fix.title, "   do       ")
+    if finding.refute:
+        lines += indented(f"it would be wrong if: {finding.refute}", "   test     ")
+    return lines
+
+
+def indented(text: str, first: str) -> list[str]:
+    return wrap(text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first)) or [first.rstrip()]

@@ -1,0 +1,110 @@
+"""From records to a diagnosis: which rules hold, for how long, and which cause explains the others.
+
+A rule opens a finding when it holds at 3 of the last 5 samples (exact rules: at once) and the finding closes when it
+holds at none of the last 5: a passing shadow is no alarm.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from fieldguide.doctor.finding import Finding, Rule, Sign
+from fieldguide.doctor.history import History, Intent
+from fieldguide.doctor.rules import RULES
+from fieldguide.trace import Record
+
+Verdict = Literal["healthy", "warning", "critical"]
+_RANK = {"info": 0, "warning": 1, "critical": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """The verdict on a run, its findings (gravest first) and the causes (likeliest first) by slug."""
+
+    verdict: Verdict
+    findings: list[Finding]
+    causes: list[str]
+    step: int
+    overhead: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as ``doctor.json`` and ``--json`` have them."""
+        return {"schema": 1, **asdict(self)}
+
+
+class Examination:
+    """Judges a run while it goes. ``add`` takes its records; ``diagnosis`` says what is known so far."""
+
+    def __init__(self, intent: Intent | None = None, rules: Sequence[Rule] = RULES):
+        self.history = History(intent)
+        self.rules = rules
+        self.findings: dict[str, Finding] = {}
+        """Open findings by slug."""
+        self._seen: dict[str, deque[bool]] = {rule.slug: deque(maxlen=5) for rule in rules if rule.persistent}
+
+    def add(self, record: Record) -> list[Finding]:
+        """Takes the next record and returns the findings that it opened."""
+        self.history.add(record)
+        kind = record.get("kind")
+        return [found for rule in self.rules if kind in rule.on and (found := self._judge(rule))]
+
+    def _judge(self, rule: Rule) -> Finding | None:
+        sign = rule.judge(self.history) if not rule.gated or self.history.failing else None
+        if rule.persistent:
+            seen = self._seen[rule.slug]
+            seen.append(sign is not None)
+            if not any(seen):
+                self.findings.pop(rule.slug, None)
+            if sum(seen) < 3:
+                return None
+        if sign is None or rule.slug in self.findings:
+            return None
+        self.findings[rule.slug] = found = _finding(rule, sign, self.history.step)
+        return found
+
+    def diagnosis(self, overhead: dict[str, float] | None = None) -> Diagnosis:
+        explained = explain(list(self.findings.values()), self.history)
+        alarms = [found for found in explained if found.suppressed_by is None]
+        worst = max((_RANK[found.severity] for found in alarms), default=0)
+        verdict: Verdict = ("healthy", "warning", "critical")[worst]  # pyright: ignore[reportAssignmentType]
+        findings = sorted(explained, key=lambda found: (-_RANK[found.severity], -found.likelihood, found.step))
+        causes = sorted(
+            (found for found in alarms if found.severity != "info"), key=lambda found: -found.likelihood
+        )
+        return Diagnosis(
+            verdict=verdict,
+            findings=findings,
+            causes=[found.slug for found in causes],
+            step=self.history.step,
+            overhead=overhead or {},
+        )
+
+
+Explanation = Callable[[list[Finding], History], list[Finding]]
+
+
+def explain(findings: list[Finding], history: History) -> list[Finding]:
+    """Likelihoods and suppression; see ``causes``."""
+    return [replace(found, likelihood=1 / max(1, len(findings))) for found in findings]
+
+
+def examine(records: Iterable[Record], intent: Intent | None = None) -> Diagnosis:
+    """The diagnosis of a whole recording, as it would have been given live."""
+    examination = Examination(intent)
+    for record in records:
+        examination.add(record)
+    return examination.diagnosis()
+
+
+def _finding(rule: Rule, sign: Sign, step: int) -> Finding:
+    return Finding(
+        rule=rule.code,
+        slug=rule.slug,
+        severity=sign.severity or rule.severity,
+        step=step,
+        evidence=sign.evidence,
+        threshold=sign.threshold,
+        refute=rule.refute,
+        fixes=list(rule.fixes),
+    )

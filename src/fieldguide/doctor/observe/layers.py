@@ -1,0 +1,81 @@
+"""What flows through the layers in one step: sizes, zeros, saturation. Hooks that are there for sampled steps only."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+_SLOPE = 0.01  # of the largest slope, below which a unit counts as saturated
+
+
+def leaves(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules that have parameters of their own, by name."""
+    for name, module in model.named_modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            yield name or type(module).__name__, module
+
+
+class LayerWatch:
+    """Between ``open`` and ``close``, the last forward pass of each layer leaves its figures in ``signs``."""
+
+    def __init__(self) -> None:
+        self.signs: dict[str, dict[str, Tensor | str]] = {}
+        self.order: list[tuple[str, nn.Module]] = []
+        self._handles: list[RemovableHandle] = []
+
+    def open(self, models: list[nn.Module]) -> None:
+        self.close()
+        self.signs, self.order = {}, []
+        for model in models:
+            for name, module in leaves(model):
+                self._handles.append(module.register_forward_hook(self._hook(name)))
+
+    def close(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _hook(self, name: str) -> Any:
+        def look(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if not torch.is_grad_enabled():
+                return
+            with torch.no_grad():
+                if name not in self.signs:
+                    self.order.append((name, module))
+                signs: dict[str, Tensor | str] = {"type": type(module).__name__}
+                x = args[0] if args else None
+                if isinstance(x, Tensor) and x.is_floating_point() and x.numel() and x.ndim > 1:
+                    signs |= _input(x)
+                y = output[0] if isinstance(output, tuple) and output else output
+                if isinstance(y, Tensor) and y.is_floating_point() and y.numel():
+                    signs["output"] = _rms(y)
+                    if y.ndim == 3 and y.shape[1] > 1 and not isinstance(module, nn.modules.conv._ConvNd):
+                        signs["similarity"] = _similarity(y)
+                self.signs[name] = signs
+
+        return look
+
+
+def _input(x: Tensor) -> dict[str, Tensor]:
+    x = x.detach()
+    zero = x == 0
+    units = zero.flatten(2).all(2).all(0) if x.ndim >= 4 else zero.flatten(0, -2).all(0)
+    signs = {"input": _rms(x), "zeros": zero.float().mean(), "dead": units.float().mean()}
+    maker = type(x.grad_fn).__name__ if x.grad_fn is not None else ""
+    if maker.startswith("Tanh"):
+        signs["saturated"] = (1 - x * x < _SLOPE).float().mean()
+    elif maker.startswith("Sigmoid"):
+        signs["saturated"] = (x * (1 - x) < _SLOPE / 4).float().mean()
+    return signs
+
+
+def _rms(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x.detach(), dtype=torch.float32) / x.numel() ** 0.5
+
+
+def _similarity(y: Tensor) -> Tensor:
+    """Mean cosine between two positions of a sequence, over at most four sequences."""
+    unit = torch.nn.functional.normalize(y[:4].detach().float(), dim=-1)
+    n = unit.shape[1]
+    return ((unit.sum(1).square().sum(-1) - n) / (n * (n - 1))).mean()

@@ -1,0 +1,240 @@
+"""What a training minimises, seen at PyTorch's own loss functions: its name, its prediction, its target, its value.
+
+``nn.CrossEntropyLoss`` and the other modules call these functions, so one wrapper serves both. What was called is
+passed on untouched and at once; the wrapper steps aside while a graph is compiled.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+NAMES = (
+    "cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "gaussian_nll_loss", "kl_div",
+)  # fmt: skip
+CLASSES = frozenset({"cross_entropy", "nll_loss"})
+BINARY = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
+SQUARES = frozenset({"mse_loss"})
+
+
+@dataclass
+class LossCall:
+    """One call of a loss function."""
+
+    name: str
+    prediction: Tensor
+    target: Tensor
+    value: Tensor
+    reduction: str
+    smoothing: float
+    ignore_index: int
+    learning: bool
+    """Gradients were on."""
+    again: Callable[[Tensor, Tensor], Tensor]
+    """The same function with the same options, for another prediction and target."""
+    maker: str | None = None
+
+    @property
+    def made_by(self) -> str:
+        """The operation that made the prediction, reshaping left out: ``Softmax``, ``Sigmoid``, ``Addmm``, …"""
+        if self.maker is not None:
+            return self.maker
+        node = self.prediction.grad_fn
+        while node is not None and _name(node) in _SHAPING:
+            node = node.next_functions[0][0] if node.next_functions else None
+        return _name(node) if node is not None else ""
+
+    def correct(self) -> tuple[Tensor, Tensor] | None:
+        """Predicted and true classes, flat, ignored ones left out; None where the loss knows no classes."""
+        if self.name in CLASSES and not self.target.is_floating_point() and self.prediction.ndim > 1:
+            predicted, true = self.prediction.argmax(1).flatten(), self.target.flatten()
+            seen = true != self.ignore_index
+            return predicted[seen], true[seen]
+        if self.name in BINARY:
+            border = 0.0 if self.name.endswith("logits") else 0.5
+            return (self.prediction > border).long().flatten(), (self.target > 0.5).long().flatten()
+        return None
+
+
+def _name(node: Any) -> str:
+    return type(node).__name__.removesuffix("Backward0").removesuffix("Backward1")
+
+
+_SHAPING = {"View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Permute", "T", "Slice", "Select",
+            "ReshapeAlias", "Clone", "ToCopy", "Clamp", "Expand", "Contiguous"}  # fmt: skip
+
+
+def call_in_graph(loss: Tensor) -> LossCall | None:
+    """The loss function behind a tensor that backward is called on, where its call was not seen: from its graph.
+
+    Found through scaling and shaping only, so that a sum of several losses is none of them. What the graph holds of a
+    cross entropy are log-probabilities, which are as good as the scores.
+    """
+    node = loss.grad_fn
+    while node is not None and _name(node) in _SCALING | _SHAPING:
+        inner = [following for following, _ in node.next_functions if following is not None]
+        node = inner[0] if len(inner) == 1 else None
+    entry = _IN_GRAPH.get(_name(node)) if node is not None else None
+    if node is None or entry is None:
+        return None
+    name, function = entry
+    saved: Any = node
+    prediction, target = saved._saved_self, saved._saved_target
+    first = node.next_functions[0][0]
+    while first is not None and _name(first) in {*_SHAPING, "LogSoftmax"}:
+        first = first.next_functions[0][0] if first.next_functions else None
+    ignore = int(getattr(saved, "_saved_ignore_index", -100))
+    ignore = ignore - 2**64 if ignore >= 2**63 else ignore
+    reduction = ("none", "mean", "sum")[int(saved._saved_reduction)]
+    call = LossCall(name, prediction, target, loss.detach(), reduction, 0.0, ignore, True, function)
+    call.maker = _name(first) if first is not None else ""
+    return call
+
+
+_IN_GRAPH: dict[str, tuple[str, Callable[..., Tensor]]] = {
+    "NllLoss": ("nll_loss", F.nll_loss),
+    "NllLoss2D": ("nll_loss", F.nll_loss),
+    "MseLoss": ("mse_loss", F.mse_loss),
+    "BinaryCrossEntropy": ("binary_cross_entropy", F.binary_cross_entropy),
+    "BinaryCrossEntropyWithLogits": ("binary_cross_entropy_with_logits", F.binary_cross_entropy_with_logits),
+}
+_SCALING = {"Mul", "Div", "Mean", "Sum", "Neg"}
+
+
+def loss_facts(call: LossCall, loss: Tensor) -> dict[str, Any]:
+    """``records.LossFacts`` of a first call; ``loss`` is what backward is called on."""
+    x = call.prediction.detach().float()
+    facts: dict[str, Any] = {
+        "name": call.name,
+        "reduction": call.reduction,
+        "value": float(loss.detach().sum()),
+        "output_shape": list(x.shape),
+        "target_shape": list(call.target.shape),
+        "target_dtype": str(call.target.dtype).removeprefix("torch."),
+        "made_by": call.made_by,
+        "smoothing": call.smoothing,
+    }
+    if x.numel():
+        facts |= {"output_min": float(x.min()), "output_max": float(x.max()), "output_std": float(x.std(correction=0))}
+        sums = x.sum(1) if x.ndim > 1 else x
+        facts["row_sum_one"] = bool(x.ndim > 1 and x.shape[1] > 1 and (x >= 0).all() and ((sums - 1).abs() < 1e-3).all())
+    return facts
+
+
+class LossWatch:
+    """While it is open, every call of a loss function is told to ``tell``, after it was made."""
+
+    def __init__(self, tell: Callable[[LossCall], None]):
+        self.tell = tell
+        self._originals: dict[str, Callable[..., Any]] = {}
+        self._inside = False
+
+    def open(self) -> None:
+        for name in NAMES:
+            self._originals[name] = getattr(F, name)
+            setattr(F, name, self._wrapped(name, self._originals[name]))
+
+    def close(self) -> None:
+        for name, original in self._originals.items():
+            setattr(F, name, original)
+        self._originals.clear()
+
+    def _wrapped(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(*args: Any, **options: Any) -> Any:
+            value = original(*args, **options)
+            if not torch.compiler.is_compiling() and not self._inside:
+                self._inside = True  # a loss may be made of others
+                try:
+                    self._tell(name, value, args, options)
+                finally:
+                    self._inside = False
+            return value
+
+        return call
+
+    def _tell(self, name: str, value: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        prediction = args[0] if args else options.get("input")
+        target = args[1] if len(args) > 1 else options.get("target")
+        if isinstance(prediction, Tensor) and isinstance(target, Tensor) and isinstance(value, Tensor):
+            self.tell(
+                LossCall(
+                    name,
+                    prediction,
+                    target,
+                    value,
+                    str(options.get("reduction", "mean")),
+                    float(options.get("label_smoothing", 0.0)),
+                    int(options.get("ignore_index", -100)),
+                    torch.is_grad_enabled(),
+                    functools.partial(self._originals[name], **_settings(args, options)),
+                )
+            )
+
+
+def _settings(args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a call without its prediction and target; positional ones are rare and left out."""
+    return {name: value for name, value in options.items() if name not in {"input", "target"}}
+
+
+class Targets:
+    """Counts and moments of the targets that a training has seen, and what the best constant answer would cost."""
+
+    def __init__(self) -> None:
+        self.counts: Tensor | None = None
+        self.sums: Tensor | None = None
+        self.squares: Tensor | None = None
+        self.rows = 0
+        self.kind = ""
+        self.smoothing = 0.0
+        self.width = 0
+
+    @torch.no_grad()
+    def add(self, call: LossCall) -> None:
+        target = call.target.detach()
+        self.kind, self.smoothing = call.name, call.smoothing
+        if call.name in CLASSES and not target.is_floating_point():
+            self.width = call.prediction.shape[1] if call.prediction.ndim > 1 else call.prediction.shape[0]
+            seen = target.flatten()[target.flatten() != call.ignore_index]
+            if seen.numel() and int(seen.min()) >= 0 and int(seen.max()) < 1_000_000:
+                counts = torch.bincount(seen.cpu(), minlength=self.width)
+                old = self.counts
+                if old is not None and len(old) < len(counts):
+                    old = F.pad(old, (0, len(counts) - len(old)))
+                self.counts = counts if old is None else old + F.pad(counts, (0, len(old) - len(counts)))
+        elif target.is_floating_point() and target.ndim:
+            rows = target.reshape(len(target), -1)[:, :4096].double()
+            same = self.sums is not None and len(self.sums) == rows.shape[1]
+            self.sums = rows.sum(0) + (self.sums if same and self.sums is not None else 0)
+            self.squares = (rows**2).sum(0) + (self.squares if same and self.squares is not None else 0)
+            self.rows = len(rows) + (self.rows if same else 0)
+
+    @property
+    def baseline(self) -> float | None:
+        """In the unit of the mean-reduced loss; None where no constant answer is known."""
+        if self.kind in CLASSES and self.counts is not None and self.counts.sum() > 0:
+            shares = self.counts.double() / self.counts.sum()
+            if self.smoothing and self.width:
+                shares = (1 - self.smoothing) * shares + self.smoothing / self.width
+            return float(torch.special.entr(shares).sum())
+        if self.sums is None or self.squares is None or self.rows < 2:
+            return None
+        mean = self.sums / self.rows
+        if self.kind in SQUARES:
+            return float((self.squares / self.rows - mean**2).clamp_min(0).mean())
+        if self.kind in BINARY and bool(((mean >= 0) & (mean <= 1)).all()):
+            return float((torch.special.entr(mean) + torch.special.entr(1 - mean)).mean())
+        return None
+
+    @property
+    def expected(self) -> float | None:
+        """Of an untrained network: ln K for K classes, ln 2 for a binary one, the baseline for regression."""
+        if self.kind in CLASSES and self.width > 1:
+            return math.log(self.width)
+        return math.log(2) if self.kind in BINARY else None

@@ -1,0 +1,125 @@
+"""The figures of one optimizer step: sizes of weights, gradients and updates, with one copy from device to host."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fieldguide.doctor.observe.layers import LayerWatch
+from fieldguide.trace import Record
+
+Optimizer = torch.optim.Optimizer
+WHOLE = 200_000  # numbers up to which updates are measured on all parameters, above it on a fixed draw of them
+MARK = 1 << 12  # and at least so many of each
+
+
+class StepFigures:
+    """``before`` a step and ``after`` it; what was measured is fetched by ``fetch``."""
+
+    def __init__(self, optimizer: Optimizer):
+        self.optimizer = optimizer
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"] if not p.is_sparse]
+        self.learning = [p for p in self.parameters if p.grad is not None and not p.grad.is_sparse]
+        total = sum(p.numel() for p in self.parameters)
+        self._stride = max(1, total // WHOLE)
+        self.drawn = self._draws()
+        self.gradients = torch._foreach_norm([p.grad for p in self.learning]) if self.learning else []
+        self.weights = torch._foreach_norm([p.detach() for p in self.parameters]) if self.parameters else []
+        self.update: list[Tensor] = []
+        self.after: list[Tensor] = []
+
+    def _draws(self) -> list[Tensor]:
+        return [p.detach().reshape(-1)[:: self._every(p)].clone() for p in self.parameters]
+
+    def _every(self, parameter: Tensor) -> int:
+        return min(self._stride, max(1, parameter.numel() // MARK))
+
+    def finish(self) -> None:
+        """The step was taken."""
+        self.after = self._draws()
+        self.update = torch._foreach_sub(self.after, self.drawn) if self.drawn else []
+
+    def cosine_with_next(self) -> Tensor | None:
+        """Between this step's update and the one that was taken just now."""
+        following = torch._foreach_sub(self._draws(), self.after)
+        dot = sum(((a * b).sum() for a, b in zip(self.update, following, strict=True)), torch.zeros(()))
+        sizes = [torch.stack(list(torch._foreach_norm(part))).norm() for part in (self.update, following)]
+        return dot / (sizes[0] * sizes[1]).clamp_min(1e-30)
+
+    def measured(self) -> list[Tensor]:
+        """All tensors that ``read`` wants the values of, in its order."""
+        if not self.parameters:
+            return []
+        return [*self.gradients, *self.weights, *torch._foreach_norm(self.update), *torch._foreach_norm(self.drawn)]
+
+    def read(self, values: Sequence[float], layers: LayerWatch) -> Record:
+        """Figures of the whole network, and those of its layers."""
+        n, m = len(self.parameters), len(self.learning)
+        if not n:
+            return {}
+        gradients, rest = values[:m], values[m:]
+        weights, changes, sizes = rest[:n], rest[n : 2 * n], rest[2 * n : 3 * n]
+        size, change = math.hypot(*sizes), math.hypot(*changes)
+        sample: Record = {
+            "grad_norm": math.hypot(*gradients) if gradients else 0.0,
+            "weight_norm": math.hypot(*weights),
+            "update_ratio": change / size if size else 0.0,
+            "unchanged": change == 0.0,
+        }
+        places = {id(p): i for i, p in enumerate(self.parameters)}
+        with_gradient = {id(p): g for p, g in zip(self.learning, gradients, strict=True)}
+        own: dict[str, dict[str, float]] = {}
+        for name, module in layers.order:
+            main = max(module.parameters(recurse=False), key=lambda p: p.numel(), default=None)
+            if main is not None and id(main) in places:
+                at, root = places[id(main)], main.numel() ** 0.5
+                own[name] = {"weight": weights[at] / root, "update": changes[at] / sizes[at] if sizes[at] else 0.0}
+                if id(main) in with_gradient:
+                    own[name]["grad"] = with_gradient[id(main)] / root
+        sample["layers"] = own
+        if (decay := self._decay(sample["grad_norm"], sample["weight_norm"], change * size_of(weights, sizes))) is not None:
+            sample["decay_ratio"] = decay
+        return sample
+
+    def _decay(self, gradient: float, weight: float, change: float) -> float | None:
+        """Weight decay's part of the gradient, or of the update where it is decoupled, over the rest."""
+        group = self.optimizer.param_groups[0]
+        decay = group.get("weight_decay", 0.0)
+        if not decay:
+            return 0.0
+        if type(self.optimizer).__name__ in {"AdamW", "Lion", "Muon", "NAdamW"}:
+            shrunk = rate_of(self.optimizer) * float(decay) * weight
+            return shrunk / max(change - shrunk, 1e-12) if change else None
+        return float(decay) * weight / gradient if gradient else None
+
+
+def size_of(weights: Sequence[float], drawn: Sequence[float]) -> float:
+    """How much larger the whole is than what was drawn of it."""
+    part = math.hypot(*drawn)
+    return math.hypot(*weights) / part if part else 1.0
+
+
+def rate_of(optimizer: Optimizer) -> float:
+    """Learning rate of the first group."""
+    return float(optimizer.param_groups[0].get("lr", math.nan))
+
+
+def gradients_gone(optimizer: Optimizer) -> bool:
+    """No parameter that it learns has a gradient other than zero."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return not any(bool((g._values() if g.is_sparse else g).any()) for g in gradients)
+
+
+def fetched(tensors: Sequence[Tensor]) -> list[float]:
+    """Values of scalars, whatever their devices and types, with one copy for each device."""
+    values: list[Any] = [0.0] * len(tensors)
+    by_device: dict[torch.device, list[int]] = {}
+    for place, tensor in enumerate(tensors):
+        by_device.setdefault(tensor.device, []).append(place)
+    for places in by_device.values():
+        stacked = torch.stack([tensors[place].detach().reshape(()).double() for place in places]).tolist()
+        for place, value in zip(places, stacked, strict=True):
+            values[place] = value
+    return values

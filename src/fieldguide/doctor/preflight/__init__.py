@@ -1,0 +1,76 @@
+"""Tests that are made before the first step: of copies, with the first batches, in about a second."""
+
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from fieldguide.doctor.preflight.affine import affine
+from fieldguide.doctor.preflight.batch_independence import batch_independence
+from fieldguide.doctor.preflight.causal import causal
+from fieldguide.doctor.preflight.connected import connected
+from fieldguide.doctor.preflight.deterministic import deterministic
+from fieldguide.doctor.preflight.frozen_trained import frozen_trained
+from fieldguide.doctor.preflight.input_matters import input_matters
+from fieldguide.doctor.preflight.label_agreement import label_agreement
+from fieldguide.doctor.preflight.loss_scale import loss_scale
+from fieldguide.doctor.preflight.masked_rows import masked_rows
+from fieldguide.doctor.preflight.time_gradient import time_gradient
+from fieldguide.doctor.preflight.twin import Replay, Twin
+from fieldguide.doctor.records import Test
+
+TESTS: tuple[Callable[[Twin], Test], ...] = (
+    masked_rows,
+    batch_independence,
+    causal,
+    affine,
+    deterministic,
+    input_matters,
+    loss_scale,
+    frozen_trained,
+    label_agreement,
+    time_gradient,
+    connected,  # last: it alone leaves eval mode
+)
+
+
+def tests(replay: Replay, budget: float = 1.0) -> dict[str, Test]:
+    """Every test by name. One that cannot be done says why, with ``ok`` None, as do those after ``budget`` seconds."""
+    results: dict[str, Test] = {}
+    end = time.perf_counter() + budget
+    with random_state_kept(), torch.enable_grad():
+        try:
+            twin = Twin(replay)
+        except Exception as problem:
+            return {test.__name__: _not_done(problem) for test in TESTS}
+        for test in TESTS:
+            if time.perf_counter() > end:
+                results[test.__name__] = {"ok": None, "says": "no time left"}
+                continue
+            try:
+                results[test.__name__] = test(twin)
+            except Exception as problem:  # a network may do anything; a test that cannot be done is no finding
+                results[test.__name__] = _not_done(problem)
+    return results
+
+
+def _not_done(problem: Exception) -> Test:
+    return {"ok": None, "says": f"{type(problem).__name__}: {problem}"[:200]}
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Whatever is drawn inside, the generators of Python, NumPy and torch stand where they stood afterwards."""
+    numpy = sys.modules.get("numpy")
+    plain, array = random.getstate(), numpy.random.get_state() if numpy else None
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(plain)
+        if numpy:
+            numpy.random.set_state(array)

@@ -1,0 +1,103 @@
+"""What pre-flight tests work on: a copy of the network, and the first batches of its training."""
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class Replay(Protocol):
+    """A training that can be run again, on copies: ``fieldguide.doctor.observe.replay`` makes it."""
+
+    model: nn.Module
+    batches: Sequence[Any]
+    """Dataclasses with ``args`` and ``kwargs`` of the network's forward and the loss's ``target`` (or None)."""
+
+    def output(self, model: nn.Module, batch: Any) -> Tensor:
+        """What the loss would be given."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor: ...
+
+
+Place = int | str
+"""Where an input stands: number of an argument, or name of a keyword."""
+
+
+class Twin:
+    """A copy of the network in eval mode; nothing done to it reaches the training."""
+
+    def __init__(self, replay: Replay):
+        self.replay, self.batches = replay, list(replay.batches)
+        self.batch = self.batches[0]
+        self.model = copy.deepcopy(replay.model).eval()
+
+    def inputs(self) -> Iterator[tuple[Place, Tensor]]:
+        """The tensors that the network is given directly, and where."""
+        for place, value in (*enumerate(self.batch.args), *self.batch.kwargs.items()):
+            if isinstance(value, Tensor):
+                yield place, value
+
+    def main_input(self) -> tuple[Place, Tensor]:
+        """The first floating-point input of two axes or more, else the first of whole numbers; LookupError without."""
+        found = [(place, value) for place, value in self.inputs() if value.ndim >= 1]
+        for place, value in found:
+            if value.is_floating_point() and value.ndim >= 2:
+                return place, value
+        for place, value in found:
+            if not value.is_floating_point():
+                return place, value
+        raise LookupError("no tensor input")
+
+    @torch.no_grad()
+    def output(self, *changes: tuple[Place, Tensor]) -> Tensor:
+        """The output on the first batch with some inputs changed, in float32 or more."""
+        result = self.replay.output(self.model, changed(self.batch, *changes))
+        return result.float() if result.dtype in {torch.float16, torch.bfloat16} else result
+
+    @torch.no_grad()
+    def modules_called(self, *changes: tuple[Place, Tensor]) -> list[tuple[str, nn.Module, Any, Any]]:
+        """Name, module, inputs and output of every module in the order in which they finish."""
+        calls: list[tuple[str, nn.Module, Any, Any]] = []
+        hooks = [
+            module.register_forward_hook(lambda module, args, out, name=name: calls.append((name, module, args, out)))
+            for name, module in self.model.named_modules()
+        ]
+        try:
+            self.output(*changes)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return calls
+
+
+def changed(batch: Any, *changes: tuple[Place, Tensor]) -> Any:
+    args, kwargs = list(batch.args), dict(batch.kwargs)
+    for place, value in changes:
+        if isinstance(place, int):
+            args[place] = value
+        else:
+            kwargs[place] = value
+    return dataclasses.replace(batch, args=tuple(args), kwargs=kwargs)
+
+
+def cut(batch: Any, part: slice) -> Any:
+    """Some samples of a batch; ValueError when its tensors do not share their first axis."""
+    tensors = [value for value in (*batch.args, *batch.kwargs.values(), batch.target) if isinstance(value, Tensor)]
+    if len({value.shape[:1] for value in tensors}) != 1 or not tensors[0].ndim:
+        raise ValueError("the tensors of a batch have different first axes")
+    pick = lambda value: value[part] if isinstance(value, Tensor) else value  # noqa: E731
+    return dataclasses.replace(
+        batch,
+        args=tuple(map(pick, batch.args)),
+        kwargs={name: pick(value) for name, value in batch.kwargs.items()},
+        target=pick(batch.target),
+    )
+
+
+def rms(x: Tensor) -> float:
+    return x.double().square().mean().sqrt().item()

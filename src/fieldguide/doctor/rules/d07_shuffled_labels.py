@@ -1,0 +1,51 @@
+"""D07 shuffled-labels: inputs and labels do not belong together.
+
+What it looks for: the training loss falls well below the constant answer's while validation has never been better than it; or real
+labels are learned no faster than permuted ones; or a failing run whose nearest neighbours agree no more often than by chance.
+Why it matters: the network can only learn by heart.
+Usual causes: inputs sorted or shuffled without their labels; a join on the wrong key; heavy label noise.
+Known false alarms: tasks without neighbours (parity, text) that fail for another reason: the permutation probe tells them apart.
+Fix: look at ten pairs; shuffle indices, never one of the two.
+"""
+
+from fieldguide.doctor.facts import tested
+from fieldguide.doctor.finding import Fix, Rule, Sign
+from fieldguide.doctor.history import History
+
+
+def judge(history: History) -> Sign | None:
+    probe = history.probes.get("label_permutation")
+    if probe and probe["permuted"] > 0 and probe["real"] > 0.95 * probe["permuted"] and probe["permuted"] < 0.9 * probe["start"]:
+        return Sign(f"real labels are learned to {probe['real']:.3g}, permuted ones to {probe['permuted']:.3g}", "95 %")
+    sign = _by_heart(history)
+    if sign:
+        return sign
+    chance = tested(history, "label_agreement")
+    return Sign(f"{chance['says']}, and {history.failing}", "2 deviations from chance") if chance and history.failing else None
+
+
+def _by_heart(history: History) -> Sign | None:
+    known = [record for record in history.evals if "loss" in record and record.get("baseline", 0) > 0]
+    own = history.baseline
+    if len(known) < 3 or not own or history.level > 0.8 * own:
+        return None
+    best, constant = min(record["loss"] for record in known), min(record["baseline"] for record in known)
+    if best < 0.99 * constant:
+        return None
+    return Sign(
+        f"training has reached {history.level:.3g}, but the best validation loss, {best:.3g}, is no better than "
+        f"a constant answer's {constant:.3g}",
+        "99 % of a constant answer's",
+    )
+
+
+RULE = Rule(
+    code="D07",
+    slug="shuffled-labels",
+    judge=judge,
+    on=frozenset({"sample", "eval", "probe"}),
+    gated=False,
+    severity="critical",
+    fixes=(Fix("Check the pairing of inputs and labels by eye, from the file to the batch"),),
+    refute="A copy trained for 200 steps learns the real labels faster than permuted ones.",
+)

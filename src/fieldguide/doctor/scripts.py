@@ -1,0 +1,68 @@
+"""``doctor run``: a script exactly as it would run by itself, with the doctor beside it."""
+
+import runpy
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from fieldguide.doctor.attending import Doctor
+from fieldguide.doctor.examination import Diagnosis
+from fieldguide.errors import FieldguideError
+
+
+@dataclass(frozen=True)
+class Consultation:
+    """How a script ended, and what was found."""
+
+    code: int
+    """Its own exit code."""
+    diagnosis: Diagnosis
+    doctor: Doctor
+
+
+def run_script(target: str, arguments: list[str], *, module: bool = False, folder: Path | None = None) -> Consultation:
+    """Runs a file, or with ``module`` what ``python -m`` would run, as ``__main__`` with ``arguments``.
+
+    Its output, random numbers and exit code are its own; its traceback is printed as Python would. Raises
+    FieldguideError when there is no such script.
+    """
+    if not module and not Path(target).is_file():
+        raise FieldguideError(f"there is no script {target}")
+    kept = sys.argv, list(sys.path)
+    sys.argv = [target, *arguments]
+    sys.path[0:0] = [str(Path.cwd()) if module else str(Path(target).resolve().parent)]
+    doctor, code, problem = Doctor(folder=folder), 0, None
+    try:
+        if module:
+            runpy.run_module(target, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(target, run_name="__main__")
+    except SystemExit as ending:
+        code = _code(ending)
+    except KeyboardInterrupt as interrupt:
+        code, problem = 130, interrupt
+    except BaseException as crash:
+        code, problem = 1, crash
+        _print_as_python(crash)
+    finally:
+        sys.argv, sys.path[:] = kept
+        sys.stdout.flush()
+    return Consultation(code, doctor.close(problem), doctor)
+
+
+def _code(ending: SystemExit) -> int:
+    if isinstance(ending.code, int) or ending.code is None:
+        return ending.code or 0
+    print(ending.code, file=sys.stderr)
+    return 1
+
+
+def _print_as_python(crash: BaseException) -> None:
+    """The traceback from the script's first line on: how it was started is not the reader's business."""
+    own = {__file__, runpy.__file__, "<frozen runpy>"}
+    step: TracebackType | None = crash.__traceback__
+    while step is not None and step.tb_frame.f_code.co_filename in own and step.tb_next is not None:
+        step = step.tb_next
+    traceback.print_exception(type(crash), crash, step)
