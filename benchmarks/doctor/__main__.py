@@ -1,10 +1,10 @@
 """``python -m benchmarks.doctor``: recall, causes and false alarms of the doctor, and of other systems' rules.
 
-    --seeds N       trainings of every case (3)
-    --runs FOLDER   where recordings are kept (runs/doctor-board); what is there already is not run again
-    --judge         only judge what has been recorded
-    --mistakes      a line for every run that was missed, misnamed or falsely alarmed
-    --program NAME, --fault NAME   only these
+--seeds N       trainings of every case (3)
+--runs FOLDER   where recordings are kept (runs/doctor-board); what is there already is not run again
+--judge         only judge what has been recorded
+--mistakes      a line for every run that was missed, misnamed or falsely alarmed
+--program NAME, --fault NAME   only these
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main() -> None:
     ]
     if not asked.judge:
         record_all(wanted, asked.runs, asked.processes)
-    wanted = [case for case in wanted if (asked.runs / case.file).with_suffix(".json").exists()]
+    wanted = [case for case in wanted if case.outcome(asked.runs).exists()]
     judged = judge(wanted, asked.runs)
     for name, figure in table(judged):
         print(f"{name:<50} {figure}")

@@ -83,7 +83,9 @@ def first_layer_explodes(history: History) -> bool:
 @of("AT")
 def accuracy_swings(history: History) -> bool:
     scores = [record["accuracy"] for record in history.evals if "accuracy" in record]
-    swings = [abs(b - a) >= 0.03 and (b - a) * (c - b) < 0 for a, b, c in zip(scores, scores[1:], scores[2:], strict=False)]
+    swings = [
+        abs(b - a) >= 0.03 and (b - a) * (c - b) < 0 for a, b, c in zip(scores, scores[1:], scores[2:], strict=False)
+    ]
     return sum(swings) >= 0.2 * len(scores) > 0
 
 

@@ -8,21 +8,23 @@ more than three standard deviations of the twin's seeds.
 import json
 import math
 import multiprocessing
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median, stdev
 
 import torch
+import torch._dynamo
 
 from benchmarks.doctor.baselines import SYSTEMS
 from benchmarks.doctor.faults import FAULTS
 from benchmarks.doctor.healthy import HEALTHY
 from benchmarks.doctor.programs import DEVELOPMENT, HELD_OUT, Program, train
 from fieldguide import trace
+from fieldguide.doctor.attending import TRACE, Doctor
 from fieldguide.doctor.examination import Diagnosis, examine
 from fieldguide.doctor.history import History
-from fieldguide.doctor.observe import Observer
 
 GROUPS = {"development": DEVELOPMENT, "held out": HELD_OUT}
 CAUSES = {fault.name: fault for fault in FAULTS}
@@ -36,9 +38,11 @@ class Case:
     fault: str
     seed: int
 
-    @property
-    def file(self) -> str:
-        return f"{self.program}--{self.fault}--{self.seed}.jsonl"
+    def folder(self, root: Path) -> Path:
+        return root / f"{self.program}--{self.fault}--{self.seed}"
+
+    def outcome(self, root: Path) -> Path:
+        return self.folder(root) / "outcome.json"
 
 
 def cases(seeds: int) -> Iterator[Case]:
@@ -63,25 +67,27 @@ def build(case: Case) -> Program | None:
 
 def record(case: Case, folder: Path) -> None:
     """Runs a case under observation in this process and leaves its records and its outcome."""
-    path = folder / case.file
-    if path.with_suffix(".json").exists():
+    if case.outcome(folder).exists():
         return
     torch.set_num_threads(1)
+    shutil.rmtree(case.folder(folder), ignore_errors=True)
+    case.folder(folder).mkdir()
     program, error = build(case), ""
     outcome: dict[str, object] = {"applies": program is not None}
     if program is not None:
-        with Observer(path):
+        with Doctor(folder=case.folder(folder)) as doctor:
             try:
                 outcome["score"] = train(program)
             except Exception as problem:  # a faulty program may crash: that is an outcome
                 error = f"{type(problem).__name__}: {problem}"
-        outcome |= {"error": error[:200], "chance": chance(program)}
-    path.with_suffix(".json").write_text(json.dumps(outcome))
+        outcome |= {"error": error[:200], "chance": chance(program), **doctor.diagnosis().overhead}
+    case.outcome(folder).write_text(json.dumps(outcome))
 
 
 def record_all(wanted: Iterable[Case], folder: Path, processes: int) -> None:
     """Every case in a fresh fork, so that nothing of one reaches the next."""
     folder.mkdir(parents=True, exist_ok=True)
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports what every fork would import again
     with multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
         pool.starmap(record, [(case, folder) for case in wanted], chunksize=1)
 
@@ -120,7 +126,7 @@ class Judged:
 
 
 def judge(wanted: Iterable[Case], folder: Path) -> list[Judged]:
-    outcomes = {case: json.loads((folder / case.file).with_suffix(".json").read_text()) for case in wanted}
+    outcomes = {case: json.loads(case.outcome(folder).read_text()) for case in wanted}
     twins: dict[str, list[dict]] = {}
     for case, outcome in outcomes.items():
         if case.fault == "none":
@@ -128,7 +134,7 @@ def judge(wanted: Iterable[Case], folder: Path) -> list[Judged]:
     judged = []
     for case, outcome in outcomes.items():
         if outcome["applies"]:
-            records = list(trace.read(folder / case.file)) if (folder / case.file).exists() else []
+            records = list(trace.read(case.folder(folder) / TRACE))
             ill = case.fault not in {"none", "well"} and hurt(case, outcome, twins[case.program])
             judged.append(Judged(case, ill, examine(records), History.of(records)))
     return judged

@@ -445,7 +445,9 @@ def tiny_data(p: Program):
 def tiny_model(p: Program):
     if not p.name.startswith("mlp"):
         return False
-    p.model = nn.Sequential(nn.Linear(p.train[0].shape[1], 1), nn.ReLU(), nn.Linear(1, p.classes if p.kind == "classes" else 1))
+    p.model = nn.Sequential(
+        nn.Linear(p.train[0].shape[1], 1), nn.ReLU(), nn.Linear(1, p.classes if p.kind == "classes" else 1)
+    )
     return True
 
 

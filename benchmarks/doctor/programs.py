@@ -386,7 +386,9 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         level = torch.rand(len(x), 1) if self.training else torch.linspace(0, 1, len(x))[:, None]
-        noise = torch.randn_like(x) if self.training else torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+        noise = (
+            torch.randn_like(x) if self.training else torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+        )
         mixed = (1 - level).sqrt() * x + level.sqrt() * noise
         return self.net(torch.cat([mixed, level], 1)), noise
 
@@ -438,6 +440,7 @@ def experts() -> Program:
 
 
 DEVELOPMENT: dict[str, Callable[[], Program]] = {
-    build.__name__: build for build in (blobs, tabular, regression, cnn, resnet, gru, lstm, encoder, causal, vae, gcn, gan)
+    build.__name__: build
+    for build in (blobs, tabular, regression, cnn, resnet, gru, lstm, encoder, causal, vae, gcn, gan)
 }
 HELD_OUT: dict[str, Callable[[], Program]] = {build.__name__: build for build in (vit, diffusion, ssm, experts)}

@@ -1,9 +1,11 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 
-from fieldguide.train.randomness import random_state, seed_everything, set_random_state, untouched
+from fieldguide.errors import FieldguideError
+from fieldguide.train.randomness import deterministic, random_state, seed_everything, set_random_state, untouched
 
 
 def _draw():
@@ -51,3 +53,16 @@ def test_untouched_even_after_an_error():
     except KeyError:
         pass
     assert _draw() == expected
+
+
+def test_deterministic_names_the_operation_that_is_not_and_restores():
+    def draw(problem):
+        with deterministic(True):
+            assert torch.are_deterministic_algorithms_enabled()
+            raise RuntimeError(problem)
+
+    with pytest.raises(FieldguideError, match=r"algorithm for put_ here; set deterministic = false"):
+        draw("put_ does not have a deterministic implementation, but you set …")
+    assert not torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(RuntimeError, match="another"):
+        draw("another")

@@ -69,9 +69,7 @@ class Examination:
         worst = max((_RANK[found.severity] for found in alarms), default=0)
         verdict: Verdict = ("healthy", "warning", "critical")[worst]  # pyright: ignore[reportAssignmentType]
         findings = sorted(explained, key=lambda found: (-_RANK[found.severity], -found.likelihood, found.step))
-        causes = sorted(
-            (found for found in alarms if found.severity != "info"), key=lambda found: -found.likelihood
-        )
+        causes = sorted((found for found in alarms if found.severity != "info"), key=lambda found: -found.likelihood)
         return Diagnosis(
             verdict=verdict,
             findings=findings,

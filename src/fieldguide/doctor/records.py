@@ -94,6 +94,10 @@ class LossFacts(TypedDict, total=False):
     output_std: float
     row_sum_one: bool
     """Rows of the output are not negative and sum to one."""
+    column_sum_one: bool
+    """Columns of the output are not negative and sum to one over the batch."""
+    broadcast: list[list[int]]
+    """Shape of a prediction and of the difference that it was spread to, in a loss written by hand."""
     made_by: str
     """What made the output: ``Softmax``, ``Sigmoid``, ``Tanh``, ``ReLU``, ``LogSoftmax``, ``Linear``, …"""
     softmax_dim: int

@@ -186,7 +186,7 @@ def _require_fit(model: nn.Module, state: dict[str, Any]) -> None:
 
 
 def _resumed(state: dict[str, Any], asked: Recipe) -> Recipe:
-    """The recipe of the checkpoint; an ``"auto"`` in the new one agrees with whatever it became, ``workers`` may change."""
+    """The recipe of the checkpoint; an ``"auto"`` in the new one agrees with any value, and ``workers`` may change."""
     stored = replace(from_mapping(state["recipe"]), workers=asked.workers)
     changed = {key: pair for key, pair in differences(stored, asked).items() if pair[1] != "auto"}
     if changed:

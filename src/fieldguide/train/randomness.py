@@ -68,7 +68,9 @@ def deterministic(wanted: bool) -> Iterator[None]:
         yield
         return
     if torch.cuda.is_available() and os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in (":4096:8", ":16:8"):
-        raise FieldguideError("deterministic: set the variable CUBLAS_WORKSPACE_CONFIG=:4096:8 before the command starts")
+        raise FieldguideError(
+            "deterministic: set the variable CUBLAS_WORKSPACE_CONFIG=:4096:8 before the command starts"
+        )
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
     mode = torch.get_deterministic_debug_mode()

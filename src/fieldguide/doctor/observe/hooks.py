@@ -24,7 +24,9 @@ Optimizer = torch.optim.Optimizer
 class Watcher(Protocol):
     """What is told of a training."""
 
-    def network_called(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], learning: bool) -> None: ...
+    def network_called(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], learning: bool
+    ) -> None: ...
     def network_answered(self, model: nn.Module, output: Any) -> None: ...
     def loss_called(self, call: LossCall) -> None: ...
     def batch_read(self, loader: DataLoader, seconds: float) -> None: ...
@@ -121,7 +123,11 @@ class Hooks:
 
     def _backward(self, original: Any) -> Any:
         def backward(
-            self_: Tensor, gradient: Any = None, retain_graph: Any = None, create_graph: bool = False, inputs: Any = None
+            self_: Tensor,
+            gradient: Any = None,
+            retain_graph: Any = None,
+            create_graph: bool = False,
+            inputs: Any = None,
         ) -> None:
             self._tell(self.watcher.before_backward, self_)
             return original(self_, gradient, retain_graph, create_graph, inputs)
@@ -130,7 +136,11 @@ class Hooks:
 
     def _clip(self, original: Any) -> Any:
         def clip_grad_norm_(
-            parameters: Any, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False, foreach: Any = None
+            parameters: Any,
+            max_norm: float,
+            norm_type: float = 2.0,
+            error_if_nonfinite: bool = False,
+            foreach: Any = None,
         ) -> Tensor:
             norm = original(parameters, max_norm, norm_type, error_if_nonfinite, foreach)
             self._tell(self.watcher.clipped, norm.detach(), float(max_norm))

@@ -97,6 +97,28 @@ def call_in_graph(loss: Tensor) -> LossCall | None:
     return call
 
 
+def broadcast_in_graph(loss: Tensor) -> list[list[int]] | None:
+    """Shapes of a prediction and of the larger difference that it was spread to, near the end of a loss by hand."""
+    nodes = [loss.grad_fn]
+    for _ in range(6):
+        nodes = [inner for node in nodes if node is not None for inner, _ in node.next_functions][:8]
+        for node in nodes:
+            if node is None or _name(node) != "Sub":
+                continue
+            made = _shape(node)
+            for inner, _ in node.next_functions:
+                given = _shape(inner) if inner is not None else None
+                if made and given and len(made) == 2 and made[0] == made[1] > 1 and given in ([made[0], 1], [made[0]]):
+                    return [given, made]
+    return None
+
+
+def _shape(node: Any) -> list[int] | None:
+    """Of what an operation made."""
+    metadata = getattr(node, "_input_metadata", None)
+    return list(metadata[0].shape) if metadata else None
+
+
 _IN_GRAPH: dict[str, tuple[str, Callable[..., Tensor]]] = {
     "NllLoss": ("nll_loss", F.nll_loss),
     "NllLoss2D": ("nll_loss", F.nll_loss),
@@ -123,7 +145,11 @@ def loss_facts(call: LossCall, loss: Tensor) -> dict[str, Any]:
     if x.numel():
         facts |= {"output_min": float(x.min()), "output_max": float(x.max()), "output_std": float(x.std(correction=0))}
         sums = x.sum(1) if x.ndim > 1 else x
-        facts["row_sum_one"] = bool(x.ndim > 1 and x.shape[1] > 1 and (x >= 0).all() and ((sums - 1).abs() < 1e-3).all())
+        columns = x.sum(0) if x.ndim == 2 and len(x) > 1 else None
+        facts["column_sum_one"] = columns is not None and bool((x >= 0).all() and ((columns - 1).abs() < 1e-3).all())
+        facts["row_sum_one"] = bool(
+            x.ndim > 1 and x.shape[1] > 1 and (x >= 0).all() and ((sums - 1).abs() < 1e-3).all()
+        )
     return facts
 
 

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from fieldguide.doctor.observe.hooks import Hooks, compiled
 from fieldguide.doctor.observe.layers import LayerWatch
 from fieldguide.doctor.observe.loaders import loader_facts
-from fieldguide.doctor.observe.losses import LossCall, Targets, call_in_graph, loss_facts
+from fieldguide.doctor.observe.losses import LossCall, Targets, broadcast_in_graph, call_in_graph, loss_facts
 from fieldguide.doctor.observe.replay import Recording, tensors
 from fieldguide.doctor.observe.sampling import StepFigures, fetched, gradients_gone, rate_of
 from fieldguide.doctor.observe.structure import layer_facts, model_facts, optimizer_facts, tensor_facts
@@ -66,6 +66,7 @@ class Observer:
         self._evaluations = Evaluations(self._rows)
         self._loss: dict[str, Any] = {}
         self._detached = False
+        self._broadcast: list[list[int]] | None = None
         self._training = True
         self._calls: list[LossCall] = []
         self._last_call: LossCall | None = None
@@ -164,7 +165,13 @@ class Observer:
         alone = self._calls[0] if len(self._calls) == 1 and self._calls[0].value.numel() == 1 else None
         self._losses.append((loss.detach().sum(), alone.value.detach() if alone is not None else None))
         self._detached = self._detached or loss.grad_fn is None
-        if not self._calls and (self._sampling or self._batches < LOOKED) and (found := call_in_graph(loss)) is not None:
+        if not self._batches and (pair := broadcast_in_graph(loss)) is not None:
+            self._broadcast = pair
+        if (
+            not self._calls
+            and (self._sampling or self._batches < LOOKED)
+            and (found := call_in_graph(loss)) is not None
+        ):
             self._calls = [found]
         if self._calls:
             call = self._last_call = self._calls[-1]
@@ -259,6 +266,8 @@ class Observer:
 
     def _facts(self) -> Record:
         loss = {**(self._loss or {"name": "unknown"}), "detached": self._detached}
+        if self._broadcast:
+            loss["broadcast"] = self._broadcast
         known = {"baseline": self._targets.baseline, "expected": self._targets.expected}
         loader = dict(self._order.facts())
         if self._train_loader is not None:
@@ -304,7 +313,12 @@ class Observer:
 
     def _take_sample(self, figures: StepFigures) -> None:
         losses = [value for _, _, pairs, _ in self._steps for pair in pairs for value in pair if value is not None]
-        signs = [(name, key, v) for name, own in self._layers.signs.items() for key, v in own.items() if isinstance(v, Tensor)]
+        signs = [
+            (name, key, v)
+            for name, own in self._layers.signs.items()
+            for key, v in own.items()
+            if isinstance(v, Tensor)
+        ]
         measured = figures.measured()
         extra = [] if self._cosine is None else [self._cosine]
         values = fetched([*losses, *measured, *(v for *_, v in signs), *(norm for norm, _ in self._clips), *extra])

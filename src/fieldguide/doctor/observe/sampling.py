@@ -79,7 +79,9 @@ class StepFigures:
                 if id(main) in with_gradient:
                     own[name]["grad"] = with_gradient[id(main)] / root
         sample["layers"] = own
-        if (decay := self._decay(sample["grad_norm"], sample["weight_norm"], change * size_of(weights, sizes))) is not None:
+        if (
+            decay := self._decay(sample["grad_norm"], sample["weight_norm"], change * size_of(weights, sizes))
+        ) is not None:
             sample["decay_ratio"] = decay
         return sample
 

@@ -233,7 +233,12 @@ def worker_generators(loader: Any) -> list[str]:
 
 
 def _walk(thing: Any, path: str, found: list[str], done: set[int], depth: int) -> None:
-    if id(thing) in done or depth < 0 or len(done) > 2000 or isinstance(thing, Tensor | str | bytes | int | float | type):
+    if (
+        id(thing) in done
+        or depth < 0
+        or len(done) > 2000
+        or isinstance(thing, Tensor | str | bytes | int | float | type)
+    ):
         return
     done.add(id(thing))
     if _is_generator(thing):

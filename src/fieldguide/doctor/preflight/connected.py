@@ -18,4 +18,8 @@ def connected(twin: Twin) -> Test:
         if not lost:
             return {"ok": True, "figure": 0.0, "says": f"all {len(trained)} parameters get a gradient"}
     share = sum(trained[name].numel() for name in lost) / sum(parameter.numel() for parameter in trained.values())
-    return {"ok": False, "figure": share, "says": f"{listing(lost)} get no gradient: {share:.1%} of the numbers to learn"}
+    return {
+        "ok": False,
+        "figure": share,
+        "says": f"{listing(lost)} get no gradient: {share:.1%} of the numbers to learn",
+    }

@@ -22,7 +22,11 @@ def frozen_trained(twin: Twin) -> Test:
     if share < 0.5:
         return {"ok": True, "figure": share, "says": "the frozen weights have been trained"}
     names = listing([name for name, _ in fresh])
-    return {"ok": False, "figure": share, "says": f"{share:.0%} of the frozen weights are still at random initial values: {names}"}
+    return {
+        "ok": False,
+        "figure": share,
+        "says": f"{share:.0%} of the frozen weights are still at random initial values: {names}",
+    }
 
 
 def at_initial_values(weight: Tensor) -> bool:

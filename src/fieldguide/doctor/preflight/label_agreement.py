@@ -13,7 +13,9 @@ def label_agreement(twin: Twin) -> Test:
     place, first = twin.main_input()
     batches = [batch for batch in twin.batches if isinstance(batch.target, Tensor)]
     rows = [batch.args[place] if isinstance(place, int) else batch.kwargs[place] for batch in batches]
-    if not first.is_floating_point() or any(len(x) != batch.target.numel() for x, batch in zip(rows, batches, strict=True)):
+    if not first.is_floating_point() or any(
+        len(x) != batch.target.numel() for x, batch in zip(rows, batches, strict=True)
+    ):
         return {"ok": None, "says": "not one label for each sample"}
     x = torch.cat([row.flatten(1)[:, :: max(1, row[0].numel() // 2048)] for row in rows])[:1024].float()
     labels = torch.cat([batch.target.flatten() for batch in batches])[:1024]

@@ -18,4 +18,8 @@ def loss_scale(twin: Twin) -> Test:
     if n < 2 or not half or not math.isfinite(whole / half):
         return {"ok": None, "says": "the halves of the batch have no loss"}
     growth = whole / half
-    return {"ok": growth < 1.5, "figure": growth, "says": f"the loss of a batch is {growth:.2f} times that of its halves"}
+    return {
+        "ok": growth < 1.5,
+        "figure": growth,
+        "says": f"the loss of a batch is {growth:.2f} times that of its halves",
+    }

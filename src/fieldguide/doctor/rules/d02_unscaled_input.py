@@ -1,10 +1,12 @@
-"""D02 unscaled-input: the inputs are far larger than the initial weights are made for, or their features differ wildly.
+"""D02 unscaled-input: the inputs are far larger than the initial weights are made for, or their features differ
+wildly.
 
-What it looks for: in a failing run, inputs beyond 20 or features whose deviations differ by more than a factor of 100; in any
-run, inputs of more than 100 together with a first loss ten times what random weights should give.
+What it looks for: in a failing run, inputs beyond 20 or features whose deviations differ by more than a factor of
+100; in any run, inputs of more than 100 together with a first loss ten times what random weights should give.
 Why it matters: activations saturate or explode, and no one learning rate suits all features.
 Usual causes: raw pixels or physical units; a scaler that was fitted and not applied.
-Known false alarms: counts and one-hot columns, and networks that begin with a normalisation: all of them train, and are not named.
+Known false alarms: counts and one-hot columns, and networks that begin with a normalisation: all of them train, and
+are not named.
 Fix: subtract the training part's mean and divide by its standard deviation.
 """
 
@@ -20,7 +22,9 @@ def judge(history: History) -> Sign | None:
     largest, ratio = max(abs(facts["min"]), abs(facts["max"])), facts.get("feature_std_ratio", 1.0)
     expected, start = history.fact("loss", "expected"), first_loss(history)
     if largest > 100 and expected and start > 10 * expected:
-        return Sign(f"inputs reach {largest:.3g} and the first loss of {start:.3g} should be near {expected:.3g}", "100")
+        return Sign(
+            f"inputs reach {largest:.3g} and the first loss of {start:.3g} should be near {expected:.3g}", "100"
+        )
     if not history.failing:
         return None
     if largest > 20:

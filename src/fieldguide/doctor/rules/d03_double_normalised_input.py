@@ -1,6 +1,7 @@
 """D03 double-normalised-input: the inputs hardly differ from one another.
 
-What it looks for: inputs of a standard deviation below 0.02, and a network whose output does not notice them or a failing run.
+What it looks for: inputs of a standard deviation below 0.02, and a network whose output does not notice them or a
+failing run.
 Why it matters: the network sees a constant; only its biases learn.
 Usual causes: pixels divided by 255 twice (ToTensor does it already); a standardisation on top of another.
 Known false alarms: small units before a normalisation layer: there the output does notice.

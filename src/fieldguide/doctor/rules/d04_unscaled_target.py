@@ -1,7 +1,9 @@
 """D04 unscaled-target: the numbers to be predicted are far from what a new network can say.
 
-What it looks for: a regression whose targets deviate from 0 by more than 30, while the loss is no better than a constant answer's.
-Why it matters: the output bias alone needs thousands of steps to get there, and the gradients are as large as the targets.
+What it looks for: a regression whose targets deviate from 0 by more than 30, while the loss is no better than a
+constant answer's.
+Why it matters: the output bias alone needs thousands of steps to get there, and the gradients are as large as the
+targets.
 Usual causes: prices, populations or physical units taken as they are.
 Known false alarms: targets in tens with a rate that copes: such a run beats the constant answer and is not named.
 Fix: train on (y − mean) / deviation and turn predictions back.

@@ -19,7 +19,7 @@ def judge(history: History) -> Sign | None:
         return Sign(f"targets lie between {low:.3g} and {high:.3g}; binary cross entropy knows 0 to 1", "0 to 1")
     if known and facts.get("whole") and "int" in facts.get("dtype", "") and (low < 0 or high >= known):
         return Sign(f"labels run from {low:.0f} to {high:.0f} and there are {known} outputs", f"0 to {known - 1}")
-    if "out of bounds" in crash and "Target" in crash or "n_classes" in crash:
+    if ("out of bounds" in crash and "Target" in crash) or "n_classes" in crash:
         return Sign(f"the script ended with: {crash}", f"0 to {known - 1}" if known else "")
     return None
 

@@ -1,10 +1,12 @@
 """D07 shuffled-labels: inputs and labels do not belong together.
 
-What it looks for: the training loss falls well below the constant answer's while validation has never been better than it; or real
-labels are learned no faster than permuted ones; or a failing run whose nearest neighbours agree no more often than by chance.
+What it looks for: the training loss falls well below the constant answer's while validation has never been better
+than it; or real labels are learned no faster than permuted ones; or a failing run whose nearest neighbours agree no
+more often than by chance.
 Why it matters: the network can only learn by heart.
 Usual causes: inputs sorted or shuffled without their labels; a join on the wrong key; heavy label noise.
-Known false alarms: tasks without neighbours (parity, text) that fail for another reason: the permutation probe tells them apart.
+Known false alarms: tasks without neighbours (parity, text) that fail for another reason: the permutation probe tells
+them apart.
 Fix: look at ten pairs; shuffle indices, never one of the two.
 """
 
@@ -15,13 +17,22 @@ from fieldguide.doctor.history import History
 
 def judge(history: History) -> Sign | None:
     probe = history.probes.get("label_permutation")
-    if probe and probe["permuted"] > 0 and probe["real"] > 0.95 * probe["permuted"] and probe["permuted"] < 0.9 * probe["start"]:
+    if (
+        probe
+        and probe["permuted"] > 0
+        and probe["real"] > 0.95 * probe["permuted"]
+        and probe["permuted"] < 0.9 * probe["start"]
+    ):
         return Sign(f"real labels are learned to {probe['real']:.3g}, permuted ones to {probe['permuted']:.3g}", "95 %")
     sign = _by_heart(history)
     if sign:
         return sign
     chance = tested(history, "label_agreement")
-    return Sign(f"{chance['says']}, and {history.failing}", "2 deviations from chance") if chance and history.failing else None
+    return (
+        Sign(f"{chance['says']}, and {history.failing}", "2 deviations from chance")
+        if chance and history.failing
+        else None
+    )
 
 
 def _by_heart(history: History) -> Sign | None:

@@ -1,6 +1,7 @@
 """D08 class-imbalance: a rare class is never found.
 
-What it looks for: a class ten times rarer than the most frequent one, whose recall stays below 0.3 while frequent classes are found.
+What it looks for: a class ten times rarer than the most frequent one, whose recall stays below 0.3 while frequent
+classes are found.
 Why it matters: accuracy looks fine and the class that matters is missed.
 Usual causes: rare events taken as they occur, with a loss that counts every sample alike.
 Known false alarms: vocabularies, where rare words are rare by nature, are not judged.

@@ -1,9 +1,11 @@
 """D09 train-val-leakage: validation samples are in the training part.
 
-What it looks for: more than 1 % of the evaluated inputs that training has seen too, bit for bit, and more than repeat in training itself.
+What it looks for: more than 1 % of the evaluated inputs that training has seen too, bit for bit, and more than repeat
+in training itself.
 Why it matters: the validation figures measure memory, and overfitting cannot be seen.
 Usual causes: a split after augmentation or oversampling; several rows of one person or document; the wrong loader.
-Known false alarms: inputs of few possible values, and an evaluation of the whole training part on purpose: both are left out.
+Known false alarms: inputs of few possible values, and an evaluation of the whole training part on purpose: both are
+left out.
 Fix: split first, by group; remove duplicates.
 """
 

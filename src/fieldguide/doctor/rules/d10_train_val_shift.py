@@ -14,11 +14,18 @@ from fieldguide.doctor.history import History
 
 
 def judge(history: History) -> Sign | None:
-    facts, losses = history.setup.get("eval_inputs", {}), [record["loss"] for record in history.evals if "loss" in record]
+    facts, losses = (
+        history.setup.get("eval_inputs", {}),
+        [record["loss"] for record in history.evals if "loss" in record],
+    )
     share = facts.get("shifted", 0.0)
     if share <= 0.1 or facts.get("samples", 0) < 64 or len(losses) < 2 or "float" not in facts.get("dtype", ""):
         return None
-    if not history.losses or not continuous_input(history) or min(losses[-2:]) < 1.5 * max(history.level, 0.1 * abs(history.start)):
+    if (
+        not history.losses
+        or not continuous_input(history)
+        or min(losses[-2:]) < 1.5 * max(history.level, 0.1 * abs(history.start))
+    ):
         return None
     return Sign(
         f"{share:.0%} of the features have another mean in validation, whose loss is {losses[-1]:.3g} against {history.level:.3g}",

@@ -1,8 +1,10 @@
 """D11 constant-input: the inputs say nothing.
 
-What it looks for: more than 90 % of the samples without any variation inside them, in inputs of at least eight numbers.
+What it looks for: more than 90 % of the samples without any variation inside them, in inputs of at least eight
+numbers.
 Why it matters: there is nothing to tell one sample from another.
-Usual causes: a path or column that does not exist and is filled with zeros; images multiplied or clamped to one value.
+Usual causes: a path or column that does not exist and is filled with zeros; images multiplied or clamped to one
+value.
 Known false alarms: inputs of one number are not judged.
 Fix: look at one batch as it reaches the network.
 """

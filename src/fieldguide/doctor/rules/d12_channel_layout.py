@@ -1,6 +1,7 @@
 """D12 channel-layout: images reach the first convolution with their channels last.
 
-What it looks for: inputs (n, h, w, c) with 1, 3 or 4 channels at the end, and a first convolution that takes h for channels.
+What it looks for: inputs (n, h, w, c) with 1, 3 or 4 channels at the end, and a first convolution that takes h for
+channels.
 Why it matters: the kernels slide over columns and channels; nothing that holds for images holds.
 Usual causes: numpy or PIL arrays without ToTensor; a convolution widened until the error went away.
 Known false alarms: a network that moves the axis itself has a convolution of c channels, and is not named.

@@ -3,7 +3,8 @@
 What it looks for: labels in far fewer runs than chance gives (z above 6), and batches that are mostly one class.
 Why it matters: every few steps the network unlearns the other classes for the one it sees.
 Usual causes: a folder or file sorted by class, and a loader without shuffle=True.
-Known false alarms: samplers that put several of each class into a batch; data in random order: their batches are mixed.
+Known false alarms: samplers that put several of each class into a batch; data in random order: their batches are
+mixed.
 Fix: shuffle=True.
 """
 
@@ -19,7 +20,9 @@ def judge(history: History) -> Sign | None:
     usual = max(counts.values()) / sum(counts.values())
     if pure < usual + 0.6 * (1 - usual):
         return None
-    return Sign(f"labels come in runs (z = {z:.0f}): {pure:.0%} of a batch is one class, {usual:.0%} of all samples", "6")
+    return Sign(
+        f"labels come in runs (z = {z:.0f}): {pure:.0%} of a batch is one class, {usual:.0%} of all samples", "6"
+    )
 
 
 RULE = Rule(

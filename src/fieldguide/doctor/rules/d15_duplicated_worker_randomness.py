@@ -1,7 +1,7 @@
 """D15 duplicated-worker-randomness: every loader worker draws the same random numbers.
 
-What it looks for: a data set that holds a random generator and reads it when a sample is read, several workers, and no worker_init_fn;
-or draws that two workers have in common.
+What it looks for: a data set that holds a random generator and reads it when a sample is read, several workers, and
+no worker_init_fn; or draws that two workers have in common.
 Why it matters: augmentations repeat across workers and in every epoch.
 Usual causes: numpy.random.default_rng made in __init__: a worker gets a copy of it in the same state.
 Known false alarms: a generator that only splits the data while the set is made is not used later, and not counted.
@@ -20,7 +20,11 @@ def judge(history: History) -> Sign | None:
     if loader.get("worker_repeats", 0.0) > 0.5:
         return Sign(f"{loader['worker_repeats']:.0%} of the random draws of two workers are the same", "50 %")
     held = loader.get("generators", [])
-    return Sign(f"{loader['workers']} workers each get a copy of {listing(held)} in the same state", "any") if held else None
+    return (
+        Sign(f"{loader['workers']} workers each get a copy of {listing(held)} in the same state", "any")
+        if held
+        else None
+    )
 
 
 RULE = Rule(

@@ -1,6 +1,7 @@
 """D16 over-strong-augmentation: the training samples are changed beyond recognition.
 
-What it looks for: a failing run whose loss on unchanged samples is less than half of the training loss, without strong dropout.
+What it looks for: a failing run whose loss on unchanged samples is less than half of the training loss, without
+strong dropout.
 Why it matters: the network learns from pictures that no longer show their label.
 Usual causes: a crop, erasing or noise with too large a range.
 Known false alarms: dropout, mixup and label smoothing raise the training loss too: such runs learn and are not named.

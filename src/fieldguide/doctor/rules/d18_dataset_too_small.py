@@ -1,6 +1,7 @@
 """D18 dataset-too-small: there are too few samples for this network to learn anything but them.
 
-What it looks for: a run that overfits, with ten parameters or more for every sample and fewer than 50 samples for every answer.
+What it looks for: a run that overfits, with ten parameters or more for every sample and fewer than 50 samples for
+every answer.
 Why it matters: more training makes it worse.
 Usual causes: a sub-set from debugging that stayed; a problem for a smaller or a pretrained network.
 Known false alarms: a small set that does not overfit is not named.
@@ -34,6 +35,9 @@ RULE = Rule(
     on=frozenset({"eval"}),
     gated=False,
     persistent=False,
-    fixes=(Fix("Get more data, augment, or begin from a pretrained network"), Fix("Stop at the best validation", "early stop")),
+    fixes=(
+        Fix("Get more data, augment, or begin from a pretrained network"),
+        Fix("Stop at the best validation", "early stop"),
+    ),
     refute="With twice the samples the gap stays as it is.",
 )

@@ -1,6 +1,7 @@
 """P05 scheduler-collapse: the learning rate is gone before the training is.
 
-What it looks for: a rate below 1 % of its highest while the run goes on at least as long again, and a loss that has stopped falling.
+What it looks for: a rate below 1 % of its highest while the run goes on at least as long again, and a loss that has
+stopped falling.
 Why it matters: the steps that follow change nothing.
 Usual causes: a schedule by the epoch stepped with every batch; its total computed from the wrong length.
 Known false alarms: the end of any decaying schedule, which is why the flat part must be as long as all before it.

@@ -1,0 +1,38 @@
+"""L03 sum-reduction: the loss grows with the batch.
+
+What it looks for: the loss of a whole batch above 1.5 times the mean of its halves', in a failing run or with updates
+above 3 %.
+Why it matters: the rate depends on the batch, usually far too high.
+Usual causes: reduction="sum", or a sum written by hand.
+Known false alarms: sums with a rate to match, in runs that learn.
+Fix: use the mean, or divide the rate by the batch.
+"""
+
+from fieldguide.doctor.facts import tested
+from fieldguide.doctor.finding import Fix, Rule, Sign
+from fieldguide.doctor.history import History
+
+
+def judge(history: History) -> Sign | None:
+    test = tested(history, "loss_scale")
+    return Sign(test["says"], "1.5 times") if test and (history.failing or _wild(history)) else None
+
+
+def _wild(history: History) -> bool:
+    ratios = history.series("update_ratio", 3)
+    return len(ratios) == 3 and min(ratios) > 0.03
+
+
+RULE = Rule(
+    code="L03",
+    slug="sum-reduction",
+    judge=judge,
+    gated=False,
+    persistent=False,
+    on=frozenset({"sample", "end"}),
+    fixes=(
+        Fix("Use reduction=mean", "mean"),
+        Fix("Divide the learning rate by the batch size", "lr / 100"),
+    ),
+    refute="The loss of half a batch is as large.",
+)

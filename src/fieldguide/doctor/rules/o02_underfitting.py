@@ -1,0 +1,37 @@
+"""O02 underfitting: training and validation are equally poor.
+
+What it looks for: at the end, a training loss above half of a constant answer's that no longer falls, with validation
+within 10 % of it, in a network that learns a single batch only slowly.
+Why it matters: more of the same will not help.
+Usual causes: too small a network; too much regularisation; features without the answer.
+Known false alarms: tasks whose noise allows no better: this is advice and no alarm.
+Fix: a larger network, a higher rate, less regularisation.
+"""
+
+from fieldguide.doctor.finding import Fix, Rule, Sign
+from fieldguide.doctor.history import History
+
+
+def judge(history: History) -> Sign | None:
+    losses = [record["loss"] for record in history.evals if "loss" in record]
+    if not losses or not history.baseline or history.descending or history.level < 0.5 * history.baseline:
+        return None
+    if abs(losses[-1] - history.level) > 0.1 * history.level:
+        return None
+    return Sign(
+        f"training ({history.level:.3g}) and validation ({losses[-1]:.3g}) stand still near a constant answer's {history.baseline:.3g}",
+        "half of a constant answer's",
+    )
+
+
+RULE = Rule(
+    code="O02",
+    slug="underfitting",
+    judge=judge,
+    on=frozenset({"end"}),
+    gated=False,
+    persistent=False,
+    severity="info",
+    fixes=(Fix("Try a larger network or less regularisation", "widen"),),
+    refute="A network of twice the width does no better.",
+)

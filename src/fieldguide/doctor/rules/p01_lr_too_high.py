@@ -1,0 +1,50 @@
+"""P01 lr-too-high: each step is so long that the loss goes up.
+
+What it looks for: a failing run whose updates are above 3 % of the weights, or point against one another (cosine
+below −0.3), or whose loss has left where it was by far.
+Why it matters: no later step can mend what the last one broke.
+Usual causes: a rate copied from another optimizer or batch size; no warm-up; a sum where a mean was meant.
+Known false alarms: the first 20 steps of a large rate that settles (catapult), which is why it has to last.
+Fix: divide the rate by 3 to 10, or warm it up.
+"""
+
+import math
+from statistics import median
+
+from fieldguide.doctor.finding import Fix, Rule, Sign
+from fieldguide.doctor.history import History
+
+
+def judge(history: History) -> Sign | None:
+    ratios, cosines = history.series("update_ratio", 5), history.series("update_cosine", 5)
+    if not ratios or history.step < 5:
+        return None
+    ratio = median(ratios)
+    if not math.isfinite(ratio) or ratio > 0.03:
+        return Sign(
+            f"an update changes {ratio:.2g} of the weights and {history.failing}",
+            "3 % of the weights",
+            severity="critical",
+        )
+    if len(cosines) >= 3 and median(cosines) < -0.3 and ratio > 1e-3:
+        return Sign(
+            f"an update undoes the one before (cosine {median(cosines):.2f}) and {history.failing}", "cosine below -0.3"
+        )
+    if history.level > 3 * abs(history.start) and ratio > 1e-3:
+        return Sign(
+            f"the loss went from {history.start:.3g} to {history.level:.3g} with updates of {ratio:.2g}",
+            "3 times the first loss",
+        )
+    return None
+
+
+RULE = Rule(
+    code="P01",
+    slug="lr-too-high",
+    judge=judge,
+    fixes=(
+        Fix("Divide the learning rate by 3 to 10", "lr / 10"),
+        Fix("Warm the rate up over the first steps", "warm up"),
+    ),
+    refute="At a tenth of the rate the loss goes up as well.",
+)

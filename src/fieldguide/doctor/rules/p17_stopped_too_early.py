@@ -1,0 +1,41 @@
+"""P17 stopped-too-early: the run ended while it was still getting better.
+
+What it looks for: a run whose last quarter brought at least 15 % of all its progress, with more than half of the
+first loss left.
+Why it matters: a few more passes are the cheapest gain there is.
+Usual causes: too few epochs; a schedule for fewer steps.
+Known false alarms: short runs on purpose, such as trials.
+Fix: train longer.
+"""
+
+from statistics import median
+
+from fieldguide.doctor.finding import Fix, Rule, Sign
+from fieldguide.doctor.history import History
+
+
+def judge(history: History) -> Sign | None:
+    losses = history.finite
+    if len(losses) < 20 or not history.descending or history.level < 0.5 * abs(history.start):
+        return None
+    quarter = max(5, len(losses) // 4)
+    before, now = median(losses[-2 * quarter : -quarter]), median(losses[-quarter:])
+    gained = (before - now) / max(1e-12, history.start - now)
+    if gained < 0.15:
+        return None
+    return Sign(
+        f"the last quarter of {history.step} steps brought {gained:.0%} of the progress, from {before:.3g} to {now:.3g}",
+        "15 %",
+    )
+
+
+RULE = Rule(
+    code="P17",
+    slug="stopped-too-early",
+    judge=judge,
+    on=frozenset({"end"}),
+    gated=False,
+    persistent=False,
+    fixes=(Fix("Train longer", "steps * 3"),),
+    refute="The loss goes no lower in as many steps again.",
+)
