@@ -5,6 +5,7 @@ where only those were recorded. Sources: the default configurations of Amazon Sa
 (AT), UMLAUT (UM), DeepDiagnosis (DD), TheDeepChecker (TDC) and torchmortem (TM).
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from statistics import median
@@ -93,7 +94,7 @@ def accuracy_swings(history: History) -> bool:
 def slow_convergence(history: History) -> bool:
     scores = [record["accuracy"] for record in history.evals if "accuracy" in record]
     late = scores[math.ceil(0.3 * len(scores)) :]
-    return any(b - a < 0.01 and b < 0.6 for a, b in zip(late, late[1:], strict=False))
+    return any(b - a < 0.01 and b < 0.6 for a, b in itertools.pairwise(late))
 
 
 @of("UM")
@@ -116,7 +117,7 @@ def accuracy_above_95(history: History) -> bool:
 @of("UM")
 def overfit_for_one_epoch(history: History) -> bool:
     pairs = list(train_and_val(history))
-    return any(d > b and c < a for (a, b), (c, d) in zip(pairs, pairs[1:], strict=False))
+    return any(d > b and c < a for (a, b), (c, d) in itertools.pairwise(pairs))
 
 
 @of("DD")
@@ -137,7 +138,7 @@ def update_ratio_outside(history: History) -> bool:
 @of("TDC")
 def loss_falls_less_than_a_twentieth(history: History) -> bool:
     levels = history.levels[::5]
-    return any(after > 0.95 * before for before, after in zip(levels, levels[1:], strict=False))
+    return any(after > 0.95 * before for before, after in itertools.pairwise(levels))
 
 
 @of("TM")

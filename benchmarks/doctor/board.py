@@ -1,15 +1,15 @@
 """The scoreboard: records trainings that are ill, well and of families held out, and judges the recordings.
 
-A recording is made once (``record``) and judged as often as rules change (``judge``). A faulty run counts as ill when its
-outcome says so: its validation score lost at least a tenth of what the healthy twin gained over a constant answer, and
-more than three standard deviations of the twin's seeds.
+A recording is made once (``record``) and judged as often as rules change (``judge``). A faulty run counts as ill when
+its outcome says so: its validation score lost at least a tenth of what the healthy twin gained over a constant answer,
+and more than three standard deviations of the twin's seeds.
 """
 
 import json
 import math
 import multiprocessing
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -32,7 +32,7 @@ CAUSES = {fault.name: fault for fault in FAULTS}
 
 @dataclass(frozen=True)
 class Case:
-    """One training: a program, what was done to it (``"none"``, a fault, or ``"well"`` for the healthy list), a seed."""
+    """One training: a program, what was done to it (``"none"``, a fault; ``"well"`` for the healthy list), a seed."""
 
     program: str
     fault: str
@@ -72,15 +72,17 @@ def record(case: Case, folder: Path) -> None:
     torch.set_num_threads(1)
     shutil.rmtree(case.folder(folder), ignore_errors=True)
     case.folder(folder).mkdir()
-    program, error = build(case), ""
-    outcome: dict[str, object] = {"applies": program is not None}
-    if program is not None:
-        with Doctor(folder=case.folder(folder)) as doctor:
-            try:
+    outcome: dict[str, object] = {}
+    with Doctor(folder=case.folder(folder)) as doctor:  # the program is made under its eyes, as a script would be
+        program, error = build(case), ""
+        try:
+            if program is not None:
                 outcome["score"] = train(program)
-            except Exception as problem:  # a faulty program may crash: that is an outcome
-                error = f"{type(problem).__name__}: {problem}"
-        outcome |= {"error": error[:200], "chance": chance(program), **doctor.diagnosis().overhead}
+        except Exception as problem:  # a faulty program may crash: that is an outcome
+            error = f"{type(problem).__name__}: {problem}"
+    outcome |= {"applies": program is not None, "error": error[:200], **doctor.diagnosis().overhead}
+    if program is not None:
+        outcome["chance"] = chance(program)
     case.outcome(folder).write_text(json.dumps(outcome))
 
 
@@ -186,9 +188,9 @@ def table(judged: list[Judged]) -> list[tuple[str, str]]:
     ]
     ill = [one for one in judged if one.ill]
     for system, rules in SYSTEMS.items():
-        fires: Callable[[Judged], bool] = lambda one, rules=rules: any(rule(one.history) for rule in rules)
-        lines.append((f"{system}: detected", share(map(fires, ill))))
-        lines.append((f"{system}: healthy runs with an alarm", share(map(fires, well))))
+        for title, runs in (("detected", ill), ("healthy runs with an alarm", well)):
+            fired = (any(rule(one.history) for rule in rules) for one in runs)
+            lines.append((f"{system}: {title}", share(fired)))
     return lines
 
 

@@ -3,6 +3,7 @@
 A fault changes a program in place and returns False where it makes no sense. Whether it hurt is told by the outcome.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -233,7 +234,7 @@ def deep(p: Program, activation: Callable[[], nn.Module], layers: int, width: in
         return False
     sizes = [p.train[0].shape[1], *[width] * layers]
     stack: list[nn.Module] = []
-    for inner, outer in zip(sizes, sizes[1:], strict=False):
+    for inner, outer in itertools.pairwise(sizes):
         stack += [nn.Linear(inner, outer), activation()]
     p.model = nn.Sequential(*stack, nn.Linear(width, p.classes if p.kind == "classes" else 1))
     return True
@@ -560,7 +561,7 @@ def losses_kept(p: Program):
 
 @fault(61, "non-finite-loss", "lr-too-high")
 def log_of_zero(p: Program):
-    p.loss = lambda output, y: -(output.softmax(-1) * 1e3).round().div(1e3).log()[torch.arange(len(y)), y].mean()
+    p.loss = lambda output, y: -(200 * output).softmax(-1).log()[torch.arange(len(y)), y].mean()
     return p.kind == "classes"
 
 

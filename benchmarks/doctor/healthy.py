@@ -164,7 +164,7 @@ def negative_loss() -> Program:
     def likelihood(output: Tensor, y: Tensor) -> Tensor:
         return F.gaussian_nll_loss(output[:, :1], y, output[:, 1:].exp())
 
-    x, y = programs.regression().train
+    x, _ = programs.regression().train
     data = split(x, 0.1 * torch.sin(x[:, :1] * 3))
     return Program("gaussian", *data, mlp(10, 64, 64, 2), likelihood, adam(3e-3), "regression", 3e-3, epochs=20)
 

@@ -3,6 +3,7 @@
 Twelve are for development and four, of other families, are never looked at while rules are made.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -129,7 +130,7 @@ def adam(lr: float) -> Callable[[Any], Optimizer]:
 
 def mlp(*sizes: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for inner, outer in zip(sizes, sizes[1:], strict=False):
+    for inner, outer in itertools.pairwise(sizes):
         layers += [nn.Linear(inner, outer), activation()]
     return nn.Sequential(*layers[:-1])
 

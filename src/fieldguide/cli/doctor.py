@@ -1,4 +1,4 @@
-"""``fieldguide doctor run SCRIPT.py``, ``check RUN``, ``preflight SCRIPT.py``: what is wrong with a training, and why."""
+"""``fieldguide doctor run SCRIPT.py``, ``doctor check RUN``: what is wrong with a training, and why."""
 
 import json as jsonlib
 from pathlib import Path
@@ -110,7 +110,9 @@ def _split(command: list[str]) -> tuple[dict[str, Path], str, list[str], bool]:
     command = command[module:]
     if not command or command[0].startswith("-"):
         wrong = f"unknown option {command[0]}; " if command else ""
-        raise FieldguideError(f"doctor run: {wrong}give a script and its arguments: doctor run [--json FILE] SCRIPT.py …")
+        raise FieldguideError(
+            f"doctor run: {wrong}give a script and its arguments: doctor run [--json FILE] SCRIPT.py …"
+        )
     return options, command[0], command[1:], module
 
 

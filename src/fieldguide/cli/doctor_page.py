@@ -27,14 +27,21 @@ def page(diagnosis: "Diagnosis", note: str = "") -> str:
         why = f" (explained by {finding.suppressed_by})" if finding.suppressed_by else ""
         lines += indented(f"{finding.rule} {finding.slug}{why}: {finding.evidence}", "  ")
     if "share" in diagnosis.overhead:
-        lines += ["", f"observed  {diagnosis.step} optimizer steps, at a cost of {diagnosis.overhead['share']:.1%} of the time"]
+        lines += [
+            "",
+            f"observed  {diagnosis.step} optimizer steps, at a cost of {diagnosis.overhead['share']:.1%} of the time",
+        ]
     return "\n".join(lines)
 
 
 def headline(diagnosis: "Diagnosis") -> str:
     count = sum(finding.suppressed_by is None and finding.severity != "info" for finding in diagnosis.findings)
     if not diagnosis.step:
-        return "no optimizer of PyTorch took a step: there is no training to judge" if not count else _found(diagnosis, count)
+        return (
+            "no optimizer of PyTorch took a step: there is no training to judge"
+            if not count
+            else _found(diagnosis, count)
+        )
     if diagnosis.verdict == "healthy":
         short = "; too short to say more than that" if diagnosis.step < 20 else ""
         return f"healthy: nothing wrong was seen in {diagnosis.step} steps{short}"

@@ -5,16 +5,19 @@ holds at none of the last 5: a passing shadow is no alarm.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from fieldguide.doctor.causes import candidates, explain
 from fieldguide.doctor.finding import Finding, Rule, Sign
 from fieldguide.doctor.history import History, Intent
 from fieldguide.doctor.rules import RULES
 from fieldguide.trace import Record
 
 Verdict = Literal["healthy", "warning", "critical"]
+UNEXPLAINED = "underfitting"
+NOTHING = Finding(rule="", slug="", severity="info", step=0, evidence="")
 _RANK = {"info": 0, "warning": 1, "critical": 2}
 
 
@@ -41,13 +44,32 @@ class Examination:
         self.rules = rules
         self.findings: dict[str, Finding] = {}
         """Open findings by slug."""
+        self._failing: deque[bool] = deque(maxlen=5)
         self._seen: dict[str, deque[bool]] = {rule.slug: deque(maxlen=5) for rule in rules if rule.persistent}
 
     def add(self, record: Record) -> list[Finding]:
         """Takes the next record and returns the findings that it opened."""
         self.history.add(record)
         kind = record.get("kind")
-        return [found for rule in self.rules if kind in rule.on and (found := self._judge(rule))]
+        opened = [found for rule in self.rules if kind in rule.on and (found := self._judge(rule))]
+        if kind in {"sample", "end"}:
+            opened += self._judge_unexplained(kind == "end")
+        return opened
+
+    def _judge_unexplained(self, last: bool) -> list[Finding]:
+        """A run that fails and shows no symptom is ill all the same."""
+        self._failing.append(self.history.failing is not None)
+        others = [found for slug, found in self.findings.items() if found.severity != "info" and slug != UNEXPLAINED]
+        if others or not any(self._failing):
+            if self.findings.get(UNEXPLAINED, NOTHING).severity == "warning":
+                del self.findings[UNEXPLAINED]
+            return []
+        rule = next((rule for rule in self.rules if rule.slug == UNEXPLAINED), None)
+        if rule is None or UNEXPLAINED in self.findings or sum(self._failing) < (4 if last else 5):
+            return []
+        sign = Sign(f"{self.history.failing}, and no symptom tells why", "5 samples", "warning")
+        self.findings[UNEXPLAINED] = found = _finding(rule, sign, self.history.step)
+        return [found]
 
     def _judge(self, rule: Rule) -> Finding | None:
         sign = rule.judge(self.history) if not rule.gated or self.history.failing else None
@@ -63,8 +85,17 @@ class Examination:
         self.findings[rule.slug] = found = _finding(rule, sign, self.history.step)
         return found
 
+    def _ranked(self, causes: list[str]) -> list[str]:
+        """With what usually lies behind a failing run after it, up to three."""
+        if not causes or not self.history.failing:
+            return causes
+        usual = [slug for slug in candidates(self.history) if slug not in causes]
+        if causes == [UNEXPLAINED]:
+            return [*usual[:2], UNEXPLAINED]
+        return causes + usual[: max(0, 3 - len(causes))]
+
     def diagnosis(self, overhead: dict[str, float] | None = None) -> Diagnosis:
-        explained = explain(list(self.findings.values()), self.history)
+        explained = explain(list(self.findings.values()))
         alarms = [found for found in explained if found.suppressed_by is None]
         worst = max((_RANK[found.severity] for found in alarms), default=0)
         verdict: Verdict = ("healthy", "warning", "critical")[worst]  # pyright: ignore[reportAssignmentType]
@@ -73,18 +104,10 @@ class Examination:
         return Diagnosis(
             verdict=verdict,
             findings=findings,
-            causes=[found.slug for found in causes],
+            causes=self._ranked([found.slug for found in causes]),
             step=self.history.step,
             overhead=overhead or {},
         )
-
-
-Explanation = Callable[[list[Finding], History], list[Finding]]
-
-
-def explain(findings: list[Finding], history: History) -> list[Finding]:
-    """Likelihoods and suppression; see ``causes``."""
-    return [replace(found, likelihood=1 / max(1, len(findings))) for found in findings]
 
 
 def examine(records: Iterable[Record], intent: Intent | None = None) -> Diagnosis:

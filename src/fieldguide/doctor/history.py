@@ -1,8 +1,9 @@
 """A run as the rules see it: what was recorded so far, and whether the run is failing. Plain numbers, no torch."""
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
 from typing import Any
@@ -131,7 +132,7 @@ class History:
     def noise(self) -> float:
         """Spread of the loss from step to step around its own trend: the median of |differences|, as a deviation."""
         recent = self.finite[-4 * self.window :]
-        steps = [abs(after - before) for before, after in zip(recent, recent[1:], strict=False)]
+        steps = [abs(after - before) for before, after in itertools.pairwise(recent)]
         return 1.05 * median(steps) if steps else 0.0  # √½ / 0.6745 for a normal distribution
 
     @cached_property

@@ -82,6 +82,8 @@ class LossFacts(TypedDict, total=False):
     reduction: str
     value: float
     """Of the first batch."""
+    factor: float
+    """What backward is called on over what the loss function said."""
     baseline: float
     """What the best constant answer would cost on the targets seen so far, in the loss's own unit."""
     expected: float
@@ -265,7 +267,6 @@ class Probe(TypedDict, total=False):
     ``zero_input``: losses ``real`` and ``zero`` after as many steps on real and on zeroed inputs.
     ``label_permutation``: losses ``start``, ``real`` and ``permuted`` of learning a few batches for as many steps.
     ``lr_fork``: ``start`` and the losses of forks at ``0.1``, ``1`` and ``10`` times the rate.
-    ``fresh_gradient``: ``ratio`` of the norms of the optimizer's gradient and a fresh one of the batch, their ``cosine``.
     ``train_eval``: losses ``train`` and ``eval`` of the same batches in either mode.
     """
 

@@ -52,6 +52,10 @@ class Hooks:
         self._losses = LossWatch(lambda call: self._tell(watcher.loss_called, call))
         self._loaders = LoaderWatch(lambda loader, seconds: self._tell(watcher.batch_read, loader, seconds))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Hooks":
+        """A network that is copied while it is observed takes its hooks along, and they lead here."""
+        return self
+
     def attach(self) -> None:
         tell, watcher = self._tell, self.watcher
         self._handles = [
@@ -85,8 +89,8 @@ class Hooks:
         for model in self._known:
             self._handles += [
                 model.register_forward_pre_hook(self._network_begins, with_kwargs=True),
-                model.register_forward_hook(lambda model, args, output: self._tell(self.watcher.network_answered, model, output)),
-            ]  # fmt: skip
+                model.register_forward_hook(self._network_ends),
+            ]
 
     # ---------------------------------------------------------------------------------------------- networks
 
@@ -113,6 +117,9 @@ class Hooks:
 
     def _network_begins(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._tell(self.watcher.network_called, module, args, kwargs, torch.is_grad_enabled())
+
+    def _network_ends(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._tell(self.watcher.network_answered, module, output)
 
     # --------------------------------------------------------------------------------------------- functions
 

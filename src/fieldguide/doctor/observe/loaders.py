@@ -1,6 +1,7 @@
 """Waiting for data: every ``DataLoader`` tells how long each of its batches took."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
@@ -21,11 +22,11 @@ class LoaderWatch:
         def iterate(loader: DataLoader) -> Iterator[Any]:
             return _Timed(original(loader), loader, tell)
 
-        DataLoader.__iter__ = iterate
+        setattr(DataLoader, "__iter__", iterate)  # noqa: B010
 
     def close(self) -> None:
         if self._original is not None:
-            DataLoader.__iter__ = self._original
+            setattr(DataLoader, "__iter__", self._original)  # noqa: B010  (a method is replaced on purpose)
             self._original = None
 
 
@@ -58,8 +59,6 @@ def loader_facts(loader: DataLoader) -> dict[str, Any]:
     sampler = getattr(loader, "sampler", None)
     if isinstance(sampler, RandomSampler | SequentialSampler):
         facts["shuffle"] = isinstance(sampler, RandomSampler)
-    try:
+    with suppress(TypeError):  # a stream has no length
         facts["dataset_size"] = len(loader.dataset)  # pyright: ignore[reportArgumentType]
-    except TypeError:  # a stream
-        pass
     return facts

@@ -136,6 +136,7 @@ def loss_facts(call: LossCall, loss: Tensor) -> dict[str, Any]:
         "name": call.name,
         "reduction": call.reduction,
         "value": float(loss.detach().sum()),
+        "factor": float(loss.detach().sum()) / float(call.value.detach().sum() or 1.0),
         "output_shape": list(x.shape),
         "target_shape": list(call.target.shape),
         "target_dtype": str(call.target.dtype).removeprefix("torch."),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, _foreach_norm, _foreach_sub  # pyright: ignore[reportPrivateImportUsage]
 
 from fieldguide.doctor.observe.layers import LayerWatch
 from fieldguide.trace import Record
@@ -25,8 +25,8 @@ class StepFigures:
         total = sum(p.numel() for p in self.parameters)
         self._stride = max(1, total // WHOLE)
         self.drawn = self._draws()
-        self.gradients = torch._foreach_norm([p.grad for p in self.learning]) if self.learning else []
-        self.weights = torch._foreach_norm([p.detach() for p in self.parameters]) if self.parameters else []
+        self.gradients = _foreach_norm([p.grad for p in self.learning]) if self.learning else []
+        self.weights = _foreach_norm([p.detach() for p in self.parameters]) if self.parameters else []
         self.update: list[Tensor] = []
         self.after: list[Tensor] = []
 
@@ -39,20 +39,20 @@ class StepFigures:
     def finish(self) -> None:
         """The step was taken."""
         self.after = self._draws()
-        self.update = torch._foreach_sub(self.after, self.drawn) if self.drawn else []
+        self.update = list(_foreach_sub(self.after, self.drawn)) if self.drawn else []
 
     def cosine_with_next(self) -> Tensor | None:
         """Between this step's update and the one that was taken just now."""
-        following = torch._foreach_sub(self._draws(), self.after)
+        following = _foreach_sub(self._draws(), self.after)
         dot = sum(((a * b).sum() for a, b in zip(self.update, following, strict=True)), torch.zeros(()))
-        sizes = [torch.stack(list(torch._foreach_norm(part))).norm() for part in (self.update, following)]
+        sizes = [torch.stack(list(_foreach_norm(part))).norm() for part in (self.update, following)]
         return dot / (sizes[0] * sizes[1]).clamp_min(1e-30)
 
     def measured(self) -> list[Tensor]:
         """All tensors that ``read`` wants the values of, in its order."""
         if not self.parameters:
             return []
-        return [*self.gradients, *self.weights, *torch._foreach_norm(self.update), *torch._foreach_norm(self.drawn)]
+        return [*self.gradients, *self.weights, *_foreach_norm(self.update), *_foreach_norm(self.drawn)]
 
     def read(self, values: Sequence[float], layers: LayerWatch) -> Record:
         """Figures of the whole network, and those of its layers."""

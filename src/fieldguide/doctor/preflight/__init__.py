@@ -37,7 +37,7 @@ TESTS: tuple[Callable[[Twin], Test], ...] = (
 )
 
 
-def tests(replay: Replay, budget: float = 1.0) -> dict[str, Test]:
+def tests(replay: Replay, budget: float = 1.0) -> dict[str, Test]:  # noqa: PT028  (these tests are no pytest)
     """Every test by name. One that cannot be done says why, with ``ok`` None, as do those after ``budget`` seconds."""
     results: dict[str, Test] = {}
     end = time.perf_counter() + budget

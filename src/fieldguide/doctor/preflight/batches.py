@@ -1,8 +1,9 @@
-"""What a training feeds, in plain numbers: streams of batches become ``records.BatchFacts`` and ``records.LoaderFacts``.
+"""What a training feeds, in plain numbers: batches become ``records.BatchFacts`` and ``records.LoaderFacts``.
 
 Everything is sampled to a bounded size and fetched in one copy a batch, so that a batch costs well under a millisecond.
 """
 
+import itertools
 import math
 from collections import Counter
 from typing import Any
@@ -26,7 +27,7 @@ class Feed:
         """How often each target occurs; no longer counted when there are more than 1,000."""
         self.moments: Tensor | None = None
         """Count, sum and sum of squares of up to 256 features, by column."""
-        self._facts: BatchFacts = {"samples": 0, "non_finite": 0, "constant": 0, "whole": True}
+        self._facts: dict[str, Any] = {"samples": 0, "non_finite": 0, "constant": 0, "whole": True}
         self._sums = [0.0] * 4
 
     @torch.no_grad()
@@ -65,9 +66,9 @@ class Feed:
             found, counts = values.unique(return_counts=True)
             self.values.update(dict(zip(found[: _DISTINCT + 1].tolist(), counts.tolist(), strict=False)))
 
-    def facts(self, training: "Feed | None" = None) -> BatchFacts:
-        """So far; compared with the training part's where that is given."""
-        facts: BatchFacts = {**self._facts}
+    def facts(self, training: "Feed | None" = None) -> dict[str, Any]:
+        """``records.BatchFacts`` so far; compared with the training part's where that is given."""
+        facts: dict[str, Any] = {**self._facts}
         count, total, squares, size = self._sums
         if count:
             mean = total / count
@@ -95,6 +96,7 @@ class Feed:
         if mine is None or theirs is None or mine.shape != theirs.shape or min(mine[0, 0], theirs[0, 0]) < 64:
             return None
         spread = training._deviations()
+        assert spread is not None
         apart = (mine[1] / mine[0] - theirs[1] / theirs[0]).abs()
         varied = spread > 0
         return (apart > 0.5 * spread)[varied].double().mean().item() if varied.any() else None  # pyright: ignore
@@ -191,7 +193,7 @@ def runs_z(labels: list[int]) -> float:
     (Barton & David 1957, "Multiple Runs").
     """
     n, counts = len(labels), list(Counter(labels).values())
-    runs = 1 + sum(a != b for a, b in zip(labels, labels[1:], strict=False))
+    runs = 1 + sum(a != b for a, b in itertools.pairwise(labels))
     s2, s3 = sum(c**2 for c in counts), sum(c**3 for c in counts)
     expected = (n * (n + 1) - s2) / n
     variance = (s2 * (s2 + n * (n + 1)) - 2 * n * s3 - n**3) / (n**2 * (n - 1))

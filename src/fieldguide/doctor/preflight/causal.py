@@ -25,7 +25,8 @@ def causal(twin: Twin) -> Test:
     return {
         "ok": False,
         "figure": figure,
-        "says": f"changing the tokens from position {middle} on moves the predictions before it by {figure:.0%} of their size",
+        "says": f"changing the tokens from position {middle} on moves the predictions before it by "
+        f"{figure:.0%} of their size",
     }
 
 

@@ -1,4 +1,4 @@
-"""Does every trained parameter get a gradient? In training mode, over up to three batches (layers may be dropped at random)."""
+"""Does every trained parameter get a gradient? In training mode, over up to three batches: layers may be dropped."""
 
 from fieldguide.doctor.facts import listing
 from fieldguide.doctor.preflight.twin import Twin

@@ -1,4 +1,4 @@
-"""Were frozen weights ever trained? Torch's own initial values are uniform within 1/√fan_in, and training leaves that range."""
+"""Were frozen weights ever trained? Torch's initial values are uniform within 1/√fan_in; training leaves that range."""
 
 import math
 

@@ -21,7 +21,8 @@ def masked_rows(twin: Twin) -> Test:
             return {
                 "ok": False,
                 "figure": share,
-                "says": f"{name or 'the network'} ({type(module).__name__}) turns finite inputs into NaN in {share:.0%} of its output",
+                "says": f"{name or 'the network'} ({type(module).__name__}) turns finite inputs into NaN "
+                f"in {share:.0%} of its output",
             }
     return {"ok": True, "figure": 0.0, "says": "every row of every attention sees something"}
 

@@ -1,4 +1,4 @@
-"""How much of the gradient reaches the first time step of a recurrent network? Its norm there over its norm at the last."""
+"""How much of the gradient reaches the first time step of a recurrent network? Its norm there over the largest."""
 
 import torch
 from torch import nn

@@ -14,8 +14,11 @@ class Replay(Protocol):
     """A training that can be run again, on copies: ``fieldguide.doctor.observe.replay`` makes it."""
 
     model: nn.Module
-    batches: Sequence[Any]
-    """Dataclasses with ``args`` and ``kwargs`` of the network's forward and the loss's ``target`` (or None)."""
+
+    @property
+    def batches(self) -> Sequence[Any]:
+        """Dataclasses with ``args`` and ``kwargs`` of the network's forward and the loss's ``target`` (or None)."""
+        ...
 
     def output(self, model: nn.Module, batch: Any) -> Tensor:
         """What the loss would be given."""

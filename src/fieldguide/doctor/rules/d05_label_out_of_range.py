@@ -14,8 +14,8 @@ from fieldguide.doctor.history import History
 
 def judge(history: History) -> Sign | None:
     facts, known, crash = history.setup.get("targets", {}), outputs(history), error(history)
-    low, high = facts.get("min"), facts.get("max")
-    if loss_name(history) in BINARY and low is not None and (low < -1e-6 or high > 1 + 1e-6):
+    low, high = facts.get("min", 0.0), facts.get("max", 0.0)
+    if loss_name(history) in BINARY and (low < -1e-6 or high > 1 + 1e-6):
         return Sign(f"targets lie between {low:.3g} and {high:.3g}; binary cross entropy knows 0 to 1", "0 to 1")
     if known and facts.get("whole") and "int" in facts.get("dtype", "") and (low < 0 or high >= known):
         return Sign(f"labels run from {low:.0f} to {high:.0f} and there are {known} outputs", f"0 to {known - 1}")

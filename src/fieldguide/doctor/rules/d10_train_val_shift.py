@@ -28,7 +28,8 @@ def judge(history: History) -> Sign | None:
     ):
         return None
     return Sign(
-        f"{share:.0%} of the features have another mean in validation, whose loss is {losses[-1]:.3g} against {history.level:.3g}",
+        f"{share:.0%} of the features have another mean in validation, whose loss is {losses[-1]:.3g} "
+        f"against {history.level:.3g}",
         "10 % of the features by half a deviation",
     )
 

@@ -22,7 +22,8 @@ def judge(history: History) -> Sign | None:
     if not overfits or parameters < 10 * samples or samples / max(1, outputs(history)) >= 50:
         return None
     return Sign(
-        f"{samples} samples for {parameters} parameters: validation has risen from {min(losses):.3g} to {losses[-1]:.3g} "
+        f"{samples} samples for {parameters} parameters: validation has risen from {min(losses):.3g} to "
+        f"{losses[-1]:.3g} "
         f"while training fell to {history.level:.3g}",
         "10 parameters for each sample",
     )

@@ -8,13 +8,16 @@ Known false alarms: sums with a rate to match, in runs that learn.
 Fix: use the mean, or divide the rate by the batch.
 """
 
-from fieldguide.doctor.facts import tested
+from fieldguide.doctor.facts import batch_size, tested
 from fieldguide.doctor.finding import Fix, Rule, Sign
 from fieldguide.doctor.history import History
 
 
 def judge(history: History) -> Sign | None:
-    test = tested(history, "loss_scale")
+    test, factor, size = tested(history, "loss_scale"), history.fact("loss", "factor") or 1.0, batch_size(history) or 0
+    scaled = any("scale" in sample for sample in history.samples[-1:])
+    if factor >= size > 1 and not scaled and (history.failing or _wild(history)):
+        return Sign(f"backward is called on {factor:.4g} times the mean of the loss function", "the batch size")
     return Sign(test["says"], "1.5 times") if test and (history.failing or _wild(history)) else None
 
 

@@ -24,8 +24,7 @@ def judge(history: History) -> Sign | None:
         if low < 0 or high > 1:
             return Sign(f"binary cross entropy is given values from {low:.3g} to {high:.3g}", "0 to 1")
         if (
-            (low == 0
-            and high == 1)
+            (low == 0 and high == 1)
             or low == high == 1
             or made_by(history).startswith(("clamp", "clip", "relu", "hardtanh"))
         ):

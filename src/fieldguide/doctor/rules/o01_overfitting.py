@@ -8,6 +8,7 @@ Known false alarms: small validation parts with noise; a loss that rises while a
 Fix: keep the best epoch's weights; augmentation, dropout, weight decay, more data.
 """
 
+import itertools
 import math
 from statistics import median
 
@@ -22,14 +23,15 @@ def judge(history: History) -> Sign | None:
         return None
     best = min(range(len(losses)), key=losses.__getitem__)
     after = len(losses) - 1 - best
-    now, changes = median(losses[-3:]), [abs(b - a) for a, b in zip(losses, losses[1:], strict=False)]
+    now, changes = median(losses[-3:]), [abs(b - a) for a, b in itertools.pairwise(losses)]
     rise, reference = now - losses[best], history.baseline or abs(losses[0])
     if after < max(3, len(losses) // 10) or rise < 0.1 * abs(losses[best]) or rise < 0.05 * abs(reference):
         return None
     if rise < 2 * median(changes) or history.level > 0.8 * now or _still_better(known, best):
         return None
     return Sign(
-        f"validation loss was {losses[best]:.3g} at step {known[best]['step']} and is {now:.3g} now, with a training loss of {history.level:.3g}",
+        f"validation loss was {losses[best]:.3g} at step {known[best]['step']} and is {now:.3g} now, with "
+        f"a training loss of {history.level:.3g}",
         "10 % above its minimum for 3 evaluations",
     )
 

@@ -19,7 +19,8 @@ def judge(history: History) -> Sign | None:
     if abs(losses[-1] - history.level) > 0.1 * history.level:
         return None
     return Sign(
-        f"training ({history.level:.3g}) and validation ({losses[-1]:.3g}) stand still near a constant answer's {history.baseline:.3g}",
+        f"training ({history.level:.3g}) and validation ({losses[-1]:.3g}) stand still near a constant "
+        f"answer's {history.baseline:.3g}",
         "half of a constant answer's",
     )
 

@@ -19,12 +19,23 @@ def judge(history: History) -> Sign | None:
     ratios, cosines = history.series("update_ratio", 5), history.series("update_cosine", 5)
     if not ratios or history.step < 5:
         return None
-    ratio = median(ratios)
+    ratio, early = median(ratios), history.series("update_ratio")[:5]
+    if len(early) == 5 and median(early) > 0.3 and history.level > 0.5 * abs(history.start):
+        return Sign(f"the first updates change {median(early):.2g} of all weights", "0.3 in the first 5 steps")
+    if not history.failing:
+        return None
     if not math.isfinite(ratio) or ratio > 0.03:
         return Sign(
             f"an update changes {ratio:.2g} of the weights and {history.failing}",
             "3 % of the weights",
             severity="critical",
+        )
+    fork = history.probes.get("lr_fork")
+    if fork and fork["0.1"] < fork["1"] - 0.1 * abs(fork["start"]) and ratio > 1e-3:
+        return Sign(
+            f"in 50 steps a copy comes from {fork['start']:.3g} to {fork['1']:.3g}, at a tenth of the "
+            f"rate to {fork['0.1']:.3g}",
+            "a tenth of the loss",
         )
     if len(cosines) >= 3 and median(cosines) < -0.3 and ratio > 1e-3:
         return Sign(
@@ -42,6 +53,7 @@ RULE = Rule(
     code="P01",
     slug="lr-too-high",
     judge=judge,
+    gated=False,
     fixes=(
         Fix("Divide the learning rate by 3 to 10", "lr / 10"),
         Fix("Warm the rate up over the first steps", "warm up"),

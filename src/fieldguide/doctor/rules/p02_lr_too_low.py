@@ -23,7 +23,8 @@ def judge(history: History) -> Sign | None:
         here, faster = fork["start"] - fork["1"], fork["start"] - fork["10"]
         if faster > 3 * max(here, 0.005 * abs(fork["start"])) and faster > 0.02 * abs(fork["start"]):
             return Sign(
-                f"in 50 steps a copy comes from {fork['start']:.3g} to {fork['1']:.3g}, and at ten times the rate to {fork['10']:.3g}",
+                f"in 50 steps a copy comes from {fork['start']:.3g} to {fork['1']:.3g}, and at ten times "
+                f"the rate to {fork['10']:.3g}",
                 "three times the progress",
             )
     if 0 < ratio < 1e-5 and history.step >= 20 and history.level > 0.9 * abs(history.start):

@@ -21,7 +21,8 @@ def judge(history: History) -> Sign | None:
     if gone is None or rates[-1][1] >= 0.01 * top or history.step < 2 * gone:
         return None
     return Sign(
-        f"the learning rate fell from {top:.2g} to {rates[-1][1]:.2g} by step {gone} and the run is at step {history.step}",
+        f"the learning rate fell from {top:.2g} to {rates[-1][1]:.2g} by step {gone} and the run is at "
+        f"step {history.step}",
         "below 1 % of the highest rate for at least half of the run",
     )
 

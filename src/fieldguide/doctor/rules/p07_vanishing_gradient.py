@@ -24,7 +24,8 @@ def judge(history: History) -> Sign | None:
     if last <= 0 or first >= 1e-3 * last:
         return None
     return Sign(
-        f"relative to its weights the gradient of {sizes[0][0]} is {sizes[0][1]:.1g}, that of {sizes[-1][0]} {sizes[-1][1]:.1g}",
+        f"relative to its weights the gradient of {sizes[0][0]} is {sizes[0][1]:.1g}, that of "
+        f"{sizes[-1][0]} {sizes[-1][1]:.1g}",
         "a thousandth of the last layers'",
     )
 

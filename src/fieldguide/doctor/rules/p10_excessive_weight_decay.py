@@ -19,7 +19,8 @@ def judge(history: History) -> Sign | None:
     if len(ratios) < 3 or len(norms) < 3 or median(ratios) < 1 or norms[-1] > 0.9 * norms[0]:
         return None
     return Sign(
-        f"weight decay's part is {median(ratios):.2g} times the data's, and the weights shrank from {norms[0]:.3g} to {norms[-1]:.3g}",
+        f"weight decay's part is {median(ratios):.2g} times the data's, and the weights shrank from "
+        f"{norms[0]:.3g} to {norms[-1]:.3g}",
         "more than the data's",
     )
 

@@ -15,20 +15,21 @@ from fieldguide.doctor.history import History
 
 
 def judge(history: History) -> Sign | None:
-    early = [sample for sample in history.samples[:3] if "layers" in sample]
-    if not early:
+    kinds = {layer["name"]: layer.get("type", "") for layer in history.setup.get("layers", [])}
+    gains = [
+        (facts["std"] * math.prod(facts["shape"][1:]) ** 0.5, name)
+        for name, facts in history.setup.get("tensors", {}).items()
+        if facts.get("std") and kinds.get(facts.get("layer", ""), "").startswith(("Linear", "Conv"))
+    ]
+    if not gains:
         return None
-    signs = [s for s in early[0]["layers"].values() if s.get("type", "").startswith(("Linear", "Conv"))][:-1]
-    ratios = [s["output"] / s["input"] for s in signs if s.get("input") and s.get("output")]
-    gain = math.prod(ratios)
-    most = max((max(r, 1 / r) for r in ratios), default=1.0)
-    expected = history.fact("loss", "expected") or history.fact("loss", "baseline")
-    far = bool(expected) and history.start > 10 * expected
-    if not (history.failing or far) or (1 / 30 < gain < 30 and most < 30):
+    gain, name = sorted(gains)[len(gains) // 2]
+    first, expected = history.start, history.fact("loss", "expected") or history.fact("loss", "baseline")
+    far = bool(expected) and first > 10 * expected
+    if 0.01 <= gain <= 8 or not (history.failing or far or gain < 0.01):
         return None
     return Sign(
-        f"at the start {len(ratios)} layers change the size of their input {gain:.2g}-fold, one of them {most:.2g}-fold",
-        "30",
+        f"weights begin {gain:.2g} times as large as they should keep a signal's size, as in {name}", "0.01 to 8"
     )
 
 

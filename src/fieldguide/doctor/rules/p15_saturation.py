@@ -17,13 +17,17 @@ def judge(history: History) -> Sign | None:
     if not shares:
         return None
     layer, share = max(shares.items(), key=lambda pair: pair[1])
-    return Sign(f"{share:.0%} of the inputs of {layer} are saturated", "half") if share > 0.5 else None
+    limit = 0.5 if history.failing else 0.8
+    if share <= limit:
+        return None
+    return Sign(f"{share:.0%} of the inputs of {layer} are saturated", "80 %, or half in a failing run")
 
 
 RULE = Rule(
     code="P15",
     slug="saturation",
     judge=judge,
+    gated=False,
     fixes=(Fix("Scale inputs and initial values down, or use ReLU or GELU", "init"),),
     refute="With weights of half the size as many are saturated.",
 )

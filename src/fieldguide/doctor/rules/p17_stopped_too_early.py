@@ -16,15 +16,16 @@ from fieldguide.doctor.history import History
 
 def judge(history: History) -> Sign | None:
     losses = history.finite
-    if len(losses) < 20 or not history.descending or history.level < 0.5 * abs(history.start):
+    if len(losses) < 8 or (len(losses) >= 20 and not history.descending) or history.level < 0.5 * abs(history.start):
         return None
-    quarter = max(5, len(losses) // 4)
+    quarter = max(2, len(losses) // 4)
     before, now = median(losses[-2 * quarter : -quarter]), median(losses[-quarter:])
-    gained = (before - now) / max(1e-12, history.start - now)
+    gained = (before - now) / max(1e-12, losses[0] - now) if losses[0] > now else 0.0
     if gained < 0.15:
         return None
     return Sign(
-        f"the last quarter of {history.step} steps brought {gained:.0%} of the progress, from {before:.3g} to {now:.3g}",
+        f"the last quarter of {history.step} steps brought {gained:.0%} of the progress, from "
+        f"{before:.3g} to {now:.3g}",
         "15 %",
     )
 
