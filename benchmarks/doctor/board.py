@@ -11,6 +11,7 @@ import multiprocessing
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 from statistics import mean, median, stdev
 
@@ -90,8 +91,17 @@ def record_all(wanted: Iterable[Case], folder: Path, processes: int) -> None:
     """Every case in a fresh fork, so that nothing of one reaches the next."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports what every fork would import again
-    with multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
-        pool.starmap(record, [(case, folder) for case in wanted], chunksize=1)
+    fork, running = multiprocessing.get_context("fork"), []
+    for case in wanted:
+        while len(running) >= processes:
+            connection.wait([process.sentinel for process in running])
+            running = [process for process in running if process.is_alive()]
+        running.append(
+            fork.Process(target=record, args=(case, folder))
+        )  # no daemon: loaders have children of their own
+        running[-1].start()
+    for process in running:
+        process.join()
 
 
 def chance(program: Program) -> float:

@@ -166,7 +166,7 @@ def negative_loss() -> Program:
 
     x, _ = programs.regression().train
     data = split(x, 0.1 * torch.sin(x[:, :1] * 3))
-    return Program("gaussian", *data, mlp(10, 64, 64, 2), likelihood, adam(3e-3), "regression", 3e-3, epochs=20)
+    return Program("gaussian", *data, mlp(10, 64, 64, 2), likelihood, adam(1e-3), "regression", 1e-3, epochs=8)
 
 
 @healthy

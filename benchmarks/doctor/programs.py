@@ -148,7 +148,7 @@ def tabular() -> Program:
     data = split(torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)[:, None])
     sgd = lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9)  # noqa: E731
     loss = F.binary_cross_entropy_with_logits
-    return Program("mlp_tabular", *data, mlp(30, 32, 32, 1), loss, sgd, "binary", 0.05, epochs=20)
+    return Program("mlp_tabular", *data, mlp(30, 32, 32, 1), loss, sgd, "binary", 0.05, epochs=10)
 
 
 def regression() -> Program:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -85,8 +86,10 @@ class Doctor:
         if record["kind"] == "sample" and self.probes and self.observer.recording is not None:
             bench = Bench(self.observer.recording, self.observer.optimizer)
             if bench.replay.batches:
+                started = perf_counter()
                 for probe in carry_out(self.examination.history, bench):
                     found += self._enter(probe)
+                self.observer.excused += perf_counter() - started
         self._fresh += found
         if found:
             self._save()

@@ -14,7 +14,7 @@ from fieldguide.doctor.history import History
 CONSEQUENCES = frozenset({
     "non-finite-loss", "exploding-gradient", "vanishing-gradient", "dead-relu", "saturation", "loss-at-init",
     "underfitting", "capacity-too-small", "attention-collapse", "stopped-too-early", "lr-too-low",
-    "excessive-clipping", "val-better-than-train", "train-val-shift",
+    "val-better-than-train", "train-val-shift",
 })  # fmt: skip
 """What nearly any deeper trouble can bring about."""
 
@@ -26,7 +26,7 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "label-out-of-range": CONSEQUENCES | {"head-size-mismatch"},
     "shuffled-labels": CONSEQUENCES | {"overfitting", "dataset-too-small"},
     "unshuffled-loader": CONSEQUENCES | {"lr-too-high", "overfitting", "train-eval-mismatch", "shuffled-labels"},
-    "class-imbalance": frozenset({"overfitting", "underfitting", "stopped-too-early"}),
+    "class-imbalance": frozenset({"shuffled-labels", "overfitting", "underfitting", "stopped-too-early"}),
     "dataset-too-small": frozenset({"overfitting"}),
     "double-softmax": CONSEQUENCES | {"missing-output-activation"},
     "missing-output-activation": CONSEQUENCES | {"disconnected-layer", "missing-step", "unreachable-output-range"},
@@ -39,7 +39,7 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "excessive-dropout": CONSEQUENCES | {"over-strong-augmentation"},
     "batchnorm-tiny-batch": CONSEQUENCES | {"train-eval-mismatch"},
     "train-eval-mismatch": frozenset({"overfitting", "val-better-than-train", "train-val-shift"}),
-    "recurrent-gradient-decay": CONSEQUENCES,
+    "recurrent-gradient-decay": frozenset({"vanishing-gradient", "underfitting", "capacity-too-small"}),
     "mask-leak": CONSEQUENCES | {"lr-too-high"},
     "loss-wrong-sign": CONSEQUENCES | {"lr-too-high", "excessive-weight-decay", "init-scale"},
     "sum-reduction": CONSEQUENCES | {"lr-too-high"},
@@ -53,8 +53,8 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "init-scale": CONSEQUENCES | {"lr-too-high"},
     "excessive-weight-decay": CONSEQUENCES,
     "optimizer-constants": CONSEQUENCES,
-    "excessive-clipping": CONSEQUENCES - {"excessive-clipping"},
-    "lr-too-high": CONSEQUENCES | {"init-scale"},
+    "excessive-clipping": CONSEQUENCES,
+    "lr-too-high": CONSEQUENCES | {"init-scale", "train-eval-mismatch", "overfitting", "dataset-too-small"},
 }
 """By slug: the findings that each of them accounts for. Of two that explain each other the earlier code wins."""
 
@@ -62,7 +62,7 @@ WEIGHTS: dict[str, float] = {
     "lr-too-high": 0.6, "lr-too-low": 0.5, "init-scale": 0.6, "vanishing-gradient": 0.5, "exploding-gradient": 0.3,
     "dead-relu": 0.4, "saturation": 0.4, "stopped-too-early": 0.3, "underfitting": 0.2, "capacity-too-small": 0.4,
     "loss-at-init": 0.2, "attention-collapse": 0.2, "overfitting": 0.5, "dataset-too-small": 0.5,
-    "shuffled-labels": 0.6, "unscaled-input": 0.7, "non-finite-loss": 0.3,
+    "shuffled-labels": 0.6, "recurrent-gradient-decay": 0.3, "unscaled-input": 0.7, "non-finite-loss": 0.3,
 }  # fmt: skip
 """1 where nothing is said: certain when it is found."""
 

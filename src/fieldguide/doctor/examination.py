@@ -1,7 +1,7 @@
 """From records to a diagnosis: which rules hold, for how long, and which cause explains the others.
 
 A rule opens a finding when it holds at 3 of the last 5 samples (exact rules: at once) and the finding closes when it
-holds at none of the last 5: a passing shadow is no alarm.
+holds at neither of the last 2: a passing shadow is no alarm.
 """
 
 from collections import deque
@@ -76,7 +76,7 @@ class Examination:
         if rule.persistent:
             seen = self._seen[rule.slug]
             seen.append(sign is not None)
-            if not any(seen):
+            if len(seen) > 1 and not seen[-1] and not seen[-2]:
                 self.findings.pop(rule.slug, None)
             if sum(seen) < 3:
                 return None

@@ -143,13 +143,14 @@ class History:
 
     @cached_property
     def descending(self) -> bool:
-        """The second half of the recent losses is lower than the first by more than noise explains."""
+        """The second half of the recent losses is lower than the first by 1 % and by more than noise explains."""
         recent = self.finite[-max(40, len(self.finite) // 2) :]
         half = len(recent) // 2
         if half < 5:
             return True  # too early to say it is not
         error = self.noise * math.sqrt(2 / half)
-        return _mean(recent[half:]) < _mean(recent[:half]) - 2 * error
+        before, now = _mean(recent[:half]), _mean(recent[half:])
+        return now < before - max(3 * error, 0.01 * abs(before))
 
     @cached_property
     def failing(self) -> str | None:
@@ -161,6 +162,8 @@ class History:
             return None
         reference = self.baseline if self.baseline and self.baseline > 0 else abs(self.start)
         risen = self.level - self.best
+        if self.baseline is None and self.best < 0:  # rewards and critics have no floor to be measured from
+            return None
         if risen > max(self.best, 0.1 * reference) and risen > 4 * self.noise:
             return f"the loss is {self.level:.3g} and has been {self.best:.3g}"
         if self.descending:

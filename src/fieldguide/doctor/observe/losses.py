@@ -67,7 +67,7 @@ def _name(node: Any) -> str:
 
 
 _SHAPING = {"View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Permute", "T", "Slice", "Select",
-            "ReshapeAlias", "Clone", "ToCopy", "Clamp", "Expand", "Contiguous"}  # fmt: skip
+            "ReshapeAlias", "Clone", "ToCopy", "Expand", "Contiguous"}  # fmt: skip
 
 
 def call_in_graph(loss: Tensor) -> LossCall | None:

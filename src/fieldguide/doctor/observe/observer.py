@@ -54,6 +54,8 @@ class Observer:
         self.step = 0
         self.cost = 0.0
         """Seconds spent on samples and on the set-up."""
+        self.excused = 0.0
+        """Seconds of the set-up and of experiments, which happen once and make no sample rarer."""
         self.recording: Recording | None = None
         self.optimizer: Optimizer | None = None
         self.hooks = Hooks(self)
@@ -205,6 +207,7 @@ class Observer:
         self._know(optimizer)
         if not self._set_up_done:
             self._set_up()
+            self.excused += perf_counter() - started
         if self._evaluated:
             self._end_evaluation()
         if self._sampling:
@@ -226,7 +229,7 @@ class Observer:
             self.cost += perf_counter() - now
             self._before, self._figures = self._figures, None
             self._next = self.step + max(every(self.step), self._spacing if self.step > 50 else 1)
-            if self.step > 50 and self.cost > COSTLY * self.seconds:
+            if self.step > 50 and self.cost - self.excused > COSTLY * self.seconds:
                 self._spacing = min(2 * max(self._spacing, every(self.step)), 1000)
         if self.step == DISCOVERY:
             self.hooks.settle()
@@ -343,16 +346,17 @@ class Observer:
         if self.step in TOLD or self.step % 200 == 0:
             self.sink({"kind": "setup", "step": self.step, **self._facts()})
         self._layers.close()
-        self._steps, self._clips, self._cosine, self._stale = [], [], None, False
+        self._clips, self._cosine, self._stale = [], None, False
 
     def _write_steps(self, values: Any) -> list[float]:
         """The steps since the last sample as records; their wall times."""
-        for step, seconds, pairs, rate in self._steps:
+        steps, self._steps = self._steps, []
+        for step, seconds, pairs, rate in steps:
             whole = [(next(values), next(values) if own is not None else None) for _, own in pairs]
             if whole:
                 self._level = _in_its_unit(whole, self._scale)
             self.sink({"kind": "step", "step": step, "loss": self._level, "lr": rate, "seconds": seconds})
-        return [seconds for _, seconds, _, _ in self._steps]
+        return [seconds for _, seconds, _, _ in steps]
 
     @property
     def _scale(self) -> float:
@@ -399,7 +403,7 @@ def _in_its_unit(pairs: list[tuple[float, float | None]], scale: float) -> float
     When one is a fixed multiple of the other (a gradient scaler, accumulation), the function's own mean is meant;
     otherwise backward's sum, without the scaler's factor.
     """
-    factors = [whole / own for whole, own in pairs if own]
+    factors = [whole / own for whole, own in pairs if own and math.isfinite(own) and math.isfinite(whole)]
     alike = len(factors) == len(pairs) and all(math.isclose(a, b, rel_tol=1e-3) for a, b in pairwise(factors))
     if alike and factors and factors[0] > 0 and not math.isclose(factors[0], 1.0, rel_tol=1e-3) and _usual(factors[0]):
         return sum(own for _, own in pairs if own is not None) / len(pairs)

@@ -15,7 +15,7 @@ from fieldguide.doctor.history import History
 from fieldguide.doctor.probes.fork import Fork, end
 from fieldguide.doctor.probes.suspicion import Bench
 
-STEPS = 80
+STEPS = 240
 
 
 def wanted(history: History) -> bool:
@@ -33,7 +33,7 @@ def run(bench: Bench) -> dict[str, float]:
 
 def _learned(bench: Bench, change: Any) -> tuple[float, float]:
     torch.manual_seed(0)
-    fork = Fork(bench.replay).afresh().calm()
+    fork = Fork(bench.replay, rate=5e-3).afresh().calm()
     batches = [change(batch) for batch in fork.batches]
     losses = fork.learn(STEPS, batches)
     return losses[0], end(losses)

@@ -20,7 +20,7 @@ def judge(history: History) -> Sign | None:
     if "float" not in facts.get("dtype", "") or "max" not in facts:
         return None
     largest, ratio = max(abs(facts["min"]), abs(facts["max"])), facts.get("feature_std_ratio", 1.0)
-    expected, start = history.fact("loss", "expected"), first_loss(history)
+    expected, start = history.fact("loss", "expected") or history.baseline, first_loss(history)
     if largest > 100 and expected and start > 10 * expected:
         return Sign(
             f"inputs reach {largest:.3g} and the first loss of {start:.3g} should be near {expected:.3g}", "100"

@@ -10,7 +10,7 @@ them apart.
 Fix: look at ten pairs; shuffle indices, never one of the two.
 """
 
-from fieldguide.doctor.facts import tested
+from fieldguide.doctor.facts import stuck, tested
 from fieldguide.doctor.finding import Fix, Rule, Sign
 from fieldguide.doctor.history import History
 
@@ -18,10 +18,11 @@ from fieldguide.doctor.history import History
 def judge(history: History) -> Sign | None:
     probe = history.probes.get("label_permutation")
     if (
-        probe
-        and probe["permuted"] > 0
+        stuck(history)
+        and probe
+        and history.baseline
+        and 0 < probe["permuted"] < 0.7 * history.baseline  # beyond what the shares of the targets give
         and probe["real"] > 0.95 * probe["permuted"]
-        and probe["permuted"] < 0.9 * probe["start"]
     ):
         return Sign(f"real labels are learned to {probe['real']:.3g}, permuted ones to {probe['permuted']:.3g}", "95 %")
     sign = _by_heart(history)
@@ -29,8 +30,8 @@ def judge(history: History) -> Sign | None:
         return sign
     chance = tested(history, "label_agreement")
     return (
-        Sign(f"{chance['says']}, and {history.failing}", "2 deviations from chance")
-        if chance and history.failing
+        Sign(f"{chance['says']}, and {stuck(history)}", "2 deviations from chance")
+        if chance and stuck(history)
         else None
     )
 

@@ -21,7 +21,7 @@ def judge(history: History) -> Sign | None:
     most = max(counts.values())
     rare = {name for name, count in counts.items() if count * 10 < most}
     missed = sorted(name for name in rare if all(found.get(name, 1.0) < 0.3 for found in recalls))
-    frequent = [recall for name, recall in recalls[-1].items() if name not in rare]
+    frequent = [recall for name, recall in recalls[-1].items() if name in counts and name not in rare]
     if not missed or not frequent or sum(frequent) / len(frequent) < 0.5:
         return None
     recall = max(recalls[-1][name] for name in missed)

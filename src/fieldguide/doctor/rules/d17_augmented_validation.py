@@ -22,6 +22,7 @@ RULE = Rule(
     code="D17",
     slug="augmented-validation",
     judge=judge,
+    severity="info",
     fixes=(Fix("Give validation a transform without random parts"),),
     refute="Two passes over the validation loader give equal tensors.",
     **exact("setup", "eval", "end"),

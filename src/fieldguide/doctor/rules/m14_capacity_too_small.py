@@ -25,9 +25,6 @@ RULE = Rule(
     code="M14",
     slug="capacity-too-small",
     judge=judge,
-    on=frozenset({"sample", "probe"}),
-    gated=False,
-    persistent=False,
     fixes=(Fix("Widen the narrowest layer", "widen"),),
     refute="A network of twice the width learns a batch no better.",
 )

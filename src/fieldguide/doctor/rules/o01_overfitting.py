@@ -21,11 +21,14 @@ def judge(history: History) -> Sign | None:
     losses = [record["loss"] for record in known]
     if len(losses) < 5:
         return None
+    gap = _gap(history, losses)
+    if gap:
+        return gap
     best = min(range(len(losses)), key=losses.__getitem__)
     after = len(losses) - 1 - best
     now, changes = median(losses[-3:]), [abs(b - a) for a, b in itertools.pairwise(losses)]
     rise, reference = now - losses[best], history.baseline or abs(losses[0])
-    if after < max(3, len(losses) // 10) or rise < 0.1 * abs(losses[best]) or rise < 0.05 * abs(reference):
+    if after < max(3, len(losses) // 10) or rise < 0.1 * abs(losses[best]) or rise < 0.15 * abs(reference):
         return None
     if rise < 2 * median(changes) or history.level > 0.8 * now or _still_better(known, best):
         return None
@@ -33,6 +36,17 @@ def judge(history: History) -> Sign | None:
         f"validation loss was {losses[best]:.3g} at step {known[best]['step']} and is {now:.3g} now, with "
         f"a training loss of {history.level:.3g}",
         "10 % above its minimum for 3 evaluations",
+    )
+
+
+def _gap(history: History, losses: list[float]) -> Sign | None:
+    """Training has learned what validation does not show."""
+    baseline, now = history.baseline, min(losses[-3:])
+    if not baseline or history.level > 0.3 * now or now - history.level < 0.35 * baseline:
+        return None
+    return Sign(
+        f"training has come to {history.level:.3g} and validation to {now:.3g}",
+        "a gap of 35 % of a constant answer's loss",
     )
 
 

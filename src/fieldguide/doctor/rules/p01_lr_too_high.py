@@ -20,7 +20,7 @@ def judge(history: History) -> Sign | None:
     if not ratios or history.step < 5:
         return None
     ratio, early = median(ratios), history.series("update_ratio")[:5]
-    if len(early) == 5 and median(early) > 0.3 and history.level > 0.5 * abs(history.start):
+    if len(early) == 5 and median(early) > 0.3 and history.level > 0.25 * _reference(history):
         return Sign(f"the first updates change {median(early):.2g} of all weights", "0.3 in the first 5 steps")
     if not history.failing:
         return None
@@ -47,6 +47,12 @@ def judge(history: History) -> Sign | None:
             "3 times the first loss",
         )
     return None
+
+
+def _reference(history: History) -> float:
+    """What the loss should be below soon: the first one, or a constant answer's."""
+    first = abs(history.losses[0])
+    return min(first, history.baseline) if history.baseline and history.baseline > 0 else first
 
 
 RULE = Rule(

@@ -16,12 +16,12 @@ from fieldguide.doctor.history import History
 
 def judge(history: History) -> Sign | None:
     ratios, norms = history.series("decay_ratio", 5), history.series("weight_norm")
-    if len(ratios) < 3 or len(norms) < 3 or median(ratios) < 1 or norms[-1] > 0.9 * norms[0]:
+    if len(ratios) < 3 or len(norms) < 3 or median(ratios) < 0.5 or norms[-1] > 0.6 * norms[0]:
         return None
     return Sign(
         f"weight decay's part is {median(ratios):.2g} times the data's, and the weights shrank from "
         f"{norms[0]:.3g} to {norms[-1]:.3g}",
-        "more than the data's",
+        "half of the data's",
     )
 
 

@@ -10,7 +10,7 @@ Fix: He or Glorot initial values, or normalisation.
 
 import math
 
-from fieldguide.doctor.finding import Fix, Rule, Sign
+from fieldguide.doctor.finding import Fix, Rule, Sign, exact
 from fieldguide.doctor.history import History
 
 
@@ -24,9 +24,7 @@ def judge(history: History) -> Sign | None:
     if not gains:
         return None
     gain, name = sorted(gains)[len(gains) // 2]
-    first, expected = history.start, history.fact("loss", "expected") or history.fact("loss", "baseline")
-    far = bool(expected) and first > 10 * expected
-    if 0.01 <= gain <= 8 or not (history.failing or far or gain < 0.01):
+    if 0.01 <= gain <= 8:
         return None
     return Sign(
         f"weights begin {gain:.2g} times as large as they should keep a signal's size, as in {name}", "0.01 to 8"
@@ -37,7 +35,7 @@ RULE = Rule(
     code="P13",
     slug="init-scale",
     judge=judge,
-    gated=False,
     fixes=(Fix("Draw initial values by He (ReLU) or Glorot (tanh), or normalise", "init"),),
     refute="With He initial values the first 50 steps go no better.",
+    **exact("setup"),
 )

@@ -16,6 +16,11 @@ from fieldguide.doctor.history import History
 
 def judge(history: History) -> Sign | None:
     losses = history.finite
+    if 0 < len(losses) < 20 and history.baseline and history.level > 0.95 * history.baseline:
+        return Sign(
+            f"after {len(losses)} steps the loss is {history.level:.3g}, a constant answer's {history.baseline:.3g}",
+            "20 steps",
+        )
     if len(losses) < 8 or (len(losses) >= 20 and not history.descending) or history.level < 0.5 * abs(history.start):
         return None
     quarter = max(2, len(losses) // 4)
