@@ -30,6 +30,8 @@ FREE = {"catalog", "errors", "shapes", "trace", "weights"}
 """Anyone may import these; they import only one another."""
 STRANGERS = {("train", "models"), ("profile", "models")}
 """These take any module, so they never import ours."""
+STAND_INS = {"doctor/observe/losses.py"}
+"""These stand in for functions of PyTorch and pass on whatever those are given."""
 LAZY = {
     "matplotlib",
     "torchmetrics",
@@ -109,7 +111,7 @@ def test_imports_are_at_the_top(name):
                 assert not foreign, f"{name}:{node.lineno}: {function.name} imports {foreign}"
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [name for name in FILES if name not in STAND_INS])
 def test_no_keyword_funnels(name):
     """Keywords that a function takes without naming them and passes on unread."""
     for function in functions(FILES[name]):

@@ -95,3 +95,12 @@ def test_a_full_disk_is_reported_and_not_raised(tmp_path):
 def test_needs_no_torch():
     code = "import sys, fieldguide.trace; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_numbers_inside_tables_that_are_not_finite_come_back(tmp_path):
+    record = {"kind": "sample", "step": 3, "layers": {"0": {"output": math.inf, "grad": math.nan, "type": "Linear"}}}
+    log = trace.Log(tmp_path / "trace.jsonl")
+    log.write(record)
+    (back,) = trace.read(tmp_path / "trace.jsonl")
+    assert math.isnan(back["layers"]["0"].pop("grad"))
+    assert back["layers"]["0"] == {"output": math.inf, "type": "Linear"}

@@ -25,6 +25,7 @@ _HOME = {
     "fit": "fieldguide.train",
     "lr_range_test": "fieldguide.train.range_test",
     "Recipe": "fieldguide.train.recipe",
+    "Doctor": "fieldguide.doctor.attending",
 }
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604  (names, loaded lazily)

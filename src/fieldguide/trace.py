@@ -136,10 +136,7 @@ def read(path: Path, kind: str | None = None) -> Iterator[Record]:
             if not line.endswith("\n"):
                 return
             try:
-                record = {
-                    key: _NON_FINITE.get(value, value) if isinstance(value, str) else value
-                    for key, value in json.loads(line).items()
-                }
+                record = {key: _number(value) for key, value in json.loads(line).items()}
             except (ValueError, AttributeError):
                 raise ValueError(f"{path}, line {number}: not a JSON object") from None
             if kind is None or record.get("kind") == kind:
@@ -163,7 +160,15 @@ def _encode(record: Any) -> str:
         return _dumps({key: _word(value) for key, value in record.items()})
 
 
+def _number(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _number(inner) for key, inner in value.items()}
+    return _NON_FINITE.get(value, value) if isinstance(value, str) else value
+
+
 def _word(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _word(inner) for key, inner in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value

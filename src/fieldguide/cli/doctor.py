@@ -36,6 +36,8 @@ def run(*command: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
     from fieldguide.doctor.scripts import run_script
 
     options, target, arguments, module = _split(list(command))
+    if not module and not Path(target).is_file():
+        raise FieldguideError(f"there is no script {target}")
     folder = _folder(options.get("--out", RUNS), Path(target).stem)
     consultation = run_script(target, arguments, module=module, folder=folder)
     if "--json" in options:
@@ -87,7 +89,10 @@ def records_of(source: Path) -> list["Record"]:
         _require_sound(record, number, files[0])
     if not any(record.get("kind") in {"step", "sample", "epoch", "setup", "end"} for record in records):
         raise FieldguideError(f"{files[0]} holds no record of a kind that is known (step, sample, eval, epoch, setup)")
-    return sorted(records, key=lambda record: record.get("step", 0))
+    records.sort(key=lambda record: record.get("step", 0))
+    if records[-1].get("kind") != "end":  # other trainers do not say that they have ended
+        records.append({"kind": "end", "step": records[-1].get("step", 0)})
+    return records
 
 
 def _require_sound(record: "Record", number: int, file: Path) -> None:

@@ -43,12 +43,14 @@ def headline(diagnosis: "Diagnosis") -> str:
             else _found(diagnosis, count)
         )
     if diagnosis.verdict == "healthy":
-        short = "; too short to say more than that" if diagnosis.step < 20 else ""
+        short = ", too few to say more" if diagnosis.step < 20 else ""
         return f"healthy: nothing wrong was seen in {diagnosis.step} steps{short}"
     return _found(diagnosis, count)
 
 
 def _found(diagnosis: "Diagnosis", count: int) -> str:
+    if diagnosis.step < 20:
+        return f"{diagnosis.verdict}: {count} finding{'s' * (count > 1)} in {diagnosis.step} steps, too few to say more"
     likeliest = f", the likeliest cause is {diagnosis.causes[0]}" if diagnosis.causes else ""
     return f"{diagnosis.verdict}: {count} finding{'s' * (count > 1)} in {diagnosis.step} steps{likeliest}"
 

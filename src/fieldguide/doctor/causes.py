@@ -51,7 +51,7 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "scheduler-collapse": CONSEQUENCES,
     "symmetric-init": CONSEQUENCES | {"init-scale", "missing-step", "disconnected-layer", "shuffled-labels"},
     "init-scale": CONSEQUENCES | {"lr-too-high"},
-    "excessive-weight-decay": CONSEQUENCES,
+    "excessive-weight-decay": CONSEQUENCES | {"lr-too-high"},
     "optimizer-constants": CONSEQUENCES,
     "excessive-clipping": CONSEQUENCES,
     "lr-too-high": CONSEQUENCES | {"init-scale", "train-eval-mismatch", "overfitting", "dataset-too-small"},

@@ -59,13 +59,17 @@ class Examination:
     def _judge_unexplained(self, last: bool) -> list[Finding]:
         """A run that fails and shows no symptom is ill all the same."""
         self._failing.append(self.history.failing is not None)
+        well = not self._failing[-1] and (last or len(self._failing) < 2 or not self._failing[-2])
         others = [found for slug, found in self.findings.items() if found.severity != "info" and slug != UNEXPLAINED]
-        if others or not any(self._failing):
+        if others or well:
             if self.findings.get(UNEXPLAINED, NOTHING).severity == "warning":
                 del self.findings[UNEXPLAINED]
             return []
         rule = next((rule for rule in self.rules if rule.slug == UNEXPLAINED), None)
-        if rule is None or UNEXPLAINED in self.findings or sum(self._failing) < (4 if last else 5):
+        if not self._failing[-1]:
+            return []
+        unsampled = last and not self.history.samples  # a log of losses alone is judged once, at its end
+        if rule is None or UNEXPLAINED in self.findings or not (unsampled or sum(self._failing) >= (2 if last else 5)):
             return []
         sign = Sign(f"{self.history.failing}, and no symptom tells why", "5 samples", "warning")
         self.findings[UNEXPLAINED] = found = _finding(rule, sign, self.history.step)

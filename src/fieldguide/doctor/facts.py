@@ -41,7 +41,7 @@ def one_label_each(history: History) -> bool:
     """Every sample has one target: no sequence, image or several labels."""
     shape = history.fact("loss", "target_shape") or []
     inputs = history.fact("inputs", "shape") or shape
-    return len(shape) == 1 and shape[0] <= inputs[0] if shape else False
+    return shape[1:] in ([], [1]) and shape[0] <= inputs[0] if shape else False
 
 
 def continuous_input(history: History, part: str = "inputs") -> bool:
@@ -86,8 +86,7 @@ def batch_size(history: History) -> int | None:
 
 def single(history: History) -> bool:
     """One network trained by one optimizer: no game between several, no turns."""
-    several = (history.fact("model", "models") or 1) > 1 or len(history.setup.get("optimizers", [])) > 1
-    return not history.intent.gan and not several
+    return not history.intent.gan and (history.fact("model", "models") or 1) == 1
 
 
 def stuck(history: History) -> str | None:

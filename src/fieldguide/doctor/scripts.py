@@ -9,7 +9,6 @@ from types import TracebackType
 
 from fieldguide.doctor.attending import Doctor
 from fieldguide.doctor.examination import Diagnosis
-from fieldguide.errors import FieldguideError
 
 
 @dataclass(frozen=True)
@@ -25,11 +24,8 @@ class Consultation:
 def run_script(target: str, arguments: list[str], *, module: bool = False, folder: Path | None = None) -> Consultation:
     """Runs a file, or with ``module`` what ``python -m`` would run, as ``__main__`` with ``arguments``.
 
-    Its output, random numbers and exit code are its own; its traceback is printed as Python would. Raises
-    FieldguideError when there is no such script.
+    Its output, random numbers and exit code are its own; its traceback is printed as Python would.
     """
-    if not module and not Path(target).is_file():
-        raise FieldguideError(f"there is no script {target}")
     kept = sys.argv, list(sys.path)
     sys.argv = [target, *arguments]
     sys.path[0:0] = [str(Path.cwd()) if module else str(Path(target).resolve().parent)]

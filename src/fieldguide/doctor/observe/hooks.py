@@ -7,7 +7,7 @@ layer's call costs nothing. Whatever goes wrong in looking is a record and never
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from fieldguide.doctor.observe.losses import LossCall, LossWatch
 Optimizer = torch.optim.Optimizer
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """What is told of a training."""
 

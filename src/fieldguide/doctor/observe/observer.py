@@ -27,7 +27,14 @@ from fieldguide.doctor.observe.loaders import loader_facts
 from fieldguide.doctor.observe.losses import LossCall, Targets, broadcast_in_graph, call_in_graph, loss_facts
 from fieldguide.doctor.observe.replay import Recording, tensors
 from fieldguide.doctor.observe.sampling import StepFigures, fetched, gradients_gone, rate_of
-from fieldguide.doctor.observe.structure import layer_facts, model_facts, optimizer_facts, tensor_facts
+from fieldguide.doctor.observe.structure import (
+    layer_facts,
+    model_facts,
+    optimizer_facts,
+    parameters_of,
+    players,
+    tensor_facts,
+)
 from fieldguide.doctor.preflight import tests
 from fieldguide.doctor.preflight.batches import Evaluations, Feed, Order, Rows, worker_generators
 from fieldguide.trace import Record
@@ -249,15 +256,16 @@ class Observer:
     def _set_up(self) -> None:
         """Everything that is known before the first step is taken."""
         self._set_up_done = True
-        for thing in gc.get_objects():  # the second optimizer of a GAN has not stepped yet
-            if issubclass(type(thing), Optimizer):  # isinstance would ask the objects themselves
-                self._know(thing)
         models = [model for ref in self._models if (model := ref()) is not None]
+        learned = {id(parameter) for model in models for parameter in model.parameters()}
+        for thing in gc.get_objects():  # the second optimizer of a GAN has not stepped yet
+            if issubclass(type(thing), Optimizer) and not learned.isdisjoint(parameters_of(thing)):
+                self._know(thing)
         optimizers = [optimizer for ref in self._optimizers if (optimizer := ref()) is not None]
         record: Record = {
             "kind": "setup",
             "step": 0,
-            "model": model_facts(models, len(optimizers), self._training),
+            "model": model_facts(models, players(optimizers), self._training),
             "layers": layer_facts(models),
             "tensors": tensor_facts(models, optimizers),
             "optimizers": optimizer_facts(optimizers),

@@ -28,6 +28,21 @@ def model_facts(models: Sequence[nn.Module], players: int, training: bool) -> di
     }
 
 
+def parameters_of(optimizer: Optimizer) -> set[int]:
+    """Identities of what it learns."""
+    return {id(p) for group in getattr(optimizer, "param_groups", ()) for p in group["params"]}
+
+
+def players(optimizers: Sequence[Optimizer]) -> int:
+    """Optimizers that have no parameter in common: two for a GAN, one for two trainings of one network in turn."""
+    groups: list[set[int]] = []
+    for optimizer in optimizers:
+        own = parameters_of(optimizer)
+        joined = [group for group in groups if not group.isdisjoint(own)]
+        groups = [group for group in groups if group.isdisjoint(own)] + [own.union(*joined)]
+    return max(1, len(groups))
+
+
 def layer_facts(models: Sequence[nn.Module]) -> list[dict[str, Any]]:
     facts = []
     for model in models:

@@ -10,6 +10,8 @@ them apart.
 Fix: look at ten pairs; shuffle indices, never one of the two.
 """
 
+import math
+
 from fieldguide.doctor.facts import stuck, tested
 from fieldguide.doctor.finding import Fix, Rule, Sign
 from fieldguide.doctor.history import History
@@ -18,7 +20,7 @@ from fieldguide.doctor.history import History
 def judge(history: History) -> Sign | None:
     probe = history.probes.get("label_permutation")
     if (
-        stuck(history)
+        (stuck(history) or _useless(history))
         and probe
         and history.baseline
         and 0 < probe["permuted"] < 0.7 * history.baseline  # beyond what the shares of the targets give
@@ -36,8 +38,18 @@ def judge(history: History) -> Sign | None:
     )
 
 
+def _useless(history: History) -> bool:
+    """No evaluation was ever better than a constant answer."""
+    known = [r for r in history.evals if math.isfinite(r.get("loss", math.nan)) and r.get("baseline", 0) > 0]
+    return len(known) >= 3 and min(r["loss"] / r["baseline"] for r in known) > 0.99
+
+
 def _by_heart(history: History) -> Sign | None:
-    known = [record for record in history.evals if "loss" in record and record.get("baseline", 0) > 0]
+    known = [
+        record
+        for record in history.evals
+        if math.isfinite(record.get("loss", math.nan)) and record.get("baseline", 0) > 0
+    ]
     own = history.baseline
     if len(known) < 3 or not own or history.level > 0.8 * own:
         return None

@@ -7,12 +7,14 @@ Known false alarms: all of the above: advice and no alarm.
 Fix: compare both in evaluation mode.
 """
 
+import math
+
 from fieldguide.doctor.finding import Fix, Rule, Sign
 from fieldguide.doctor.history import History
 
 
 def judge(history: History) -> Sign | None:
-    losses = [record["loss"] for record in history.evals[-3:] if "loss" in record]
+    losses = [record["loss"] for record in history.evals[-3:] if math.isfinite(record.get("loss", math.nan))]
     if len(losses) < 3 or not history.level > 0 or max(losses) > 0.7 * history.level:
         return None
     return Sign(

@@ -15,8 +15,13 @@ from fieldguide.doctor.history import History
 
 
 def judge(history: History) -> Sign | None:
-    ratios, norms = history.series("decay_ratio", 5), history.series("weight_norm")
-    if len(ratios) < 3 or len(norms) < 3 or median(ratios) < 0.5 or norms[-1] > 0.6 * norms[0]:
+    ratios, norms = history.series("decay_ratio"), history.series("weight_norm")
+    if (
+        len(ratios) < 3
+        or len(norms) < 3
+        or max(median(ratios), median(ratios[-5:])) < 0.5
+        or norms[-1] > 0.6 * norms[0]
+    ):
         return None
     return Sign(
         f"weight decay's part is {median(ratios):.2g} times the data's, and the weights shrank from "

@@ -1,0 +1,301 @@
+"""Observation: what is measured of real trainings, and that nothing of them changes."""
+
+import copy
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from fieldguide.doctor.attending import Doctor
+from fieldguide.doctor.observe import Observer
+from fieldguide.trace import Record
+
+
+def data(n: int = 320) -> TensorDataset:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(n, 8, generator=g)
+    return TensorDataset(x, (x[:, :2].sum(1) > 0).long())
+
+
+def network(*, dropout: float = 0.0) -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 2))
+
+
+def train(
+    model: nn.Module, epochs: int = 3, *, workers: int = 0, mixed: bool = False, clip: float = 0.0
+) -> list[float]:
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(epochs):
+        model.train()
+        for x, y in DataLoader(data(), 32, shuffle=True, num_workers=workers):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+                loss = F.cross_entropy(model(x).float(), y)
+            loss.backward()
+            if clip:
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+            losses.append(loss.item())
+        model.eval()
+        with torch.no_grad():
+            for x, y in DataLoader(data(), 64):
+                F.cross_entropy(model(x), y)
+    return losses
+
+
+def observed(run, **options) -> list[Record]:
+    records: list[Record] = []
+    with Observer(records.append, **options):
+        run()
+    assert not [record for record in records if record["kind"] == "trouble"]
+    return records
+
+
+def of(records: list[Record], kind: str) -> list[Record]:
+    return [record for record in records if record["kind"] == kind]
+
+
+@pytest.mark.parametrize("options", [{}, {"workers": 2, "epochs": 1}, {"mixed": True}, {"clip": 0.1}])
+def test_numbers_and_random_streams_are_the_same_with_and_without(options):
+    torch.manual_seed(7)
+    plain = train(network(dropout=0.3), **options)
+    after = torch.rand(2)
+    torch.manual_seed(7)
+    with Doctor() as doctor:
+        seen = train(network(dropout=0.3), **options)
+    assert seen == plain
+    assert torch.equal(after, torch.rand(2))
+    assert doctor.diagnosis().step == len(plain)
+
+
+def test_everything_is_put_back():
+    before = torch.Tensor.backward, F.cross_entropy, DataLoader.__iter__, nn.utils.clip_grad_norm_
+    observed(lambda: train(network(), 1))
+    assert before == (torch.Tensor.backward, F.cross_entropy, DataLoader.__iter__, nn.utils.clip_grad_norm_)
+    assert not nn.modules.module._global_forward_hooks
+    assert not nn.modules.module._global_forward_pre_hooks
+
+
+def test_steps_have_the_losses_that_the_training_had():
+    losses: list[float] = []
+    records = observed(lambda: losses.extend(train(network())))
+    steps = of(records, "step")
+    assert [step["step"] for step in steps] == list(range(1, 31))
+    assert [step["loss"] for step in steps] == pytest.approx(losses, rel=1e-6)
+
+
+def test_the_set_up_is_known_before_the_first_step():
+    records = observed(lambda: train(network(dropout=0.1), 1))
+    setup = records[0]
+    assert setup["kind"] == "setup"
+    assert setup["step"] == 0
+    assert setup["model"] == {
+        "type": "Sequential", "parameters": 178, "trainable": 178, "training": True, "has_dropout": True,
+        "has_batch_norm": False, "models": 1,
+    }  # fmt: skip
+    assert [layer["type"] for layer in setup["layers"]] == ["Linear", "ReLU", "Dropout", "Linear"]
+    assert {facts["gradient"] for facts in setup["tensors"].values()} == {"there"}
+    assert setup["loss"]["name"] == "cross_entropy"
+    assert setup["loss"]["output_shape"] == [32, 2]
+    assert setup["loss"]["made_by"] == "Addmm"
+    assert setup["loss"]["expected"] == pytest.approx(math.log(2))
+    assert setup["optimizers"][0]["type"] == "Adam"
+    assert setup["loader"]["batch_size"] == 32
+    assert setup["tests"]["affine"]["ok"] is True
+    assert setup["tests"]["batch_independence"]["ok"] is True
+
+
+def test_samples_measure_what_they_say():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = data().tensors
+    weights: list[Tensor] = []
+    norms: list[float] = []
+
+    def run() -> None:
+        for _ in range(3):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            norms.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item())
+            weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]).clone())
+            optimizer.step()
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+
+    samples = of(observed(run), "sample")
+    assert [sample["grad_norm"] for sample in samples] == pytest.approx(norms, rel=1e-5)
+    ratios = [((b - a).norm() / a.norm()).item() for a, b in itertools.pairwise(weights)]
+    assert [sample["update_ratio"] for sample in samples] == pytest.approx(ratios, rel=1e-4)
+    signs = samples[0]["layers"]["3"]
+    hidden = F.relu(F.linear(x, weights[0][:128].view(16, 8), weights[0][128:144]))
+    assert signs["zeros"] == pytest.approx((hidden == 0).float().mean().item(), abs=1e-5)
+    assert signs["dead"] == pytest.approx((hidden == 0).all(0).float().mean().item(), abs=1e-5)
+    assert signs["input"] == pytest.approx(hidden.square().mean().sqrt().item(), rel=1e-4)
+
+
+def test_evaluations_are_seen_with_their_accuracy():
+    records = observed(lambda: train(network(), 2))
+    evals = of(records, "eval")
+    assert len(evals) == 2
+    assert evals[0]["samples"] == 320
+    assert 0.5 < evals[1]["accuracy"] <= 1
+    assert evals[0]["training"] is False
+    assert set(evals[0]["recalls"]) == {"0", "1"}
+
+
+def test_stale_gradients_and_clipping_are_seen():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    x, y = data().tensors
+
+    def run(*, clear: bool) -> None:
+        for _ in range(6):
+            if clear:
+                optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+            optimizer.step()
+
+    stale = of(observed(lambda: run(clear=False)), "sample")
+    assert [sample["stale_gradient"] for sample in stale[1:]] == [True] * (len(stale) - 1)
+    optimizer.zero_grad()
+    clean = of(observed(lambda: run(clear=True)), "sample")
+    assert not any(sample["stale_gradient"] for sample in clean)
+    assert clean[-1]["clipped"] == 1.0
+    assert clean[-1]["clip_limit"] == 1e-3
+
+
+def test_accumulation_is_one_loss_a_step():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    x, y = data().tensors
+
+    def run() -> None:
+        for _ in range(5):
+            optimizer.zero_grad()
+            for part in range(4):
+                (F.cross_entropy(model(x[part::4]), y[part::4]) / 4).backward()
+            optimizer.step()
+
+    records = observed(run)
+    assert of(records, "step")[0]["loss"] == pytest.approx(F.cross_entropy(network()(x), y).item(), rel=1e-4)
+    assert of(records, "sample")[-1]["backwards"] == 4
+    assert not any(sample["stale_gradient"] for sample in of(records, "sample"))
+
+
+def test_two_players_are_two_networks():
+    first, second = nn.Linear(4, 8), nn.Linear(8, 1)
+    optimizers = [torch.optim.Adam(model.parameters()) for model in (first, second)]
+
+    def run() -> None:
+        for _ in range(4):
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+                second(first(torch.randn(16, 4))).square().mean().backward()
+                optimizer.step()
+
+    setup = observed(run)[0]
+    assert setup["model"]["models"] == 2
+    assert all(facts["in_optimizer"] for facts in setup["tensors"].values())
+
+
+def test_a_loss_by_hand_is_read_from_its_graph():
+    model, x = nn.Linear(8, 1), torch.randn(64, 8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    cross_entropy = copy.copy(F.cross_entropy)  # bound before the observer came
+
+    def broadcast() -> None:
+        for _ in range(3):
+            optimizer.zero_grad()
+            ((model(x) - torch.randn(64)) ** 2).mean().backward()
+            optimizer.step()
+
+    assert of(observed(broadcast), "setup")[0]["loss"]["broadcast"] == [[64, 1], [64, 64]]
+    classifier = network()
+    other = torch.optim.SGD(classifier.parameters(), lr=0.01)
+
+    def bound() -> None:
+        other.zero_grad()
+        cross_entropy(classifier(x), torch.zeros(64, dtype=torch.long)).backward()
+        other.step()
+
+    assert of(observed(bound), "setup")[0]["loss"]["name"] == "nll_loss"
+
+
+def test_nan_is_traced_to_a_layer_and_told_once():
+    model = network()
+    with Doctor(probes=False) as doctor:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        x, y = data().tensors
+        for step in range(12):
+            if step == 4:
+                model[3].weight.data[0, 0] = math.nan  # pyright: ignore
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    diagnosis = doctor.diagnosis()
+    assert diagnosis.verdict == "critical"
+    assert diagnosis.causes[0] == "non-finite-loss"
+    assert "first layer whose output is not finite is 3" in diagnosis.findings[0].evidence
+
+
+class Drawn(Dataset):
+    """Adds noise from a generator that every worker gets a copy of."""
+
+    def __init__(self) -> None:
+        self.generator = np.random.default_rng(0)
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.from_numpy(self.generator.standard_normal(8)).float(), index % 2
+
+
+def test_workers_that_draw_alike_are_found():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def run() -> None:
+        for x, y in DataLoader(Drawn(), 16, num_workers=2):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    assert of(observed(run), "setup")[0]["loader"]["generators"] == ["Drawn.generator"]
+
+
+def test_a_copied_network_does_not_copy_the_observer():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    x, y = data().tensors
+
+    def run() -> None:
+        for _ in range(8):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        twin = copy.deepcopy(model)
+        assert all(torch.equal(a, b) for a, b in zip(twin.parameters(), model.parameters(), strict=True))
+
+    observed(run)
+
+
+def test_intent_is_heard():
+    model = network()
+    for parameter in model[0].parameters():  # pyright: ignore
+        parameter.requires_grad_(True)
+    with Doctor(probes=False).expect(frozen=("0.*",)) as doctor:
+        optimizer = torch.optim.SGD(model[3].parameters(), lr=0.1)  # pyright: ignore
+        x, y = data().tensors
+        for _ in range(5):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    assert "parameter-not-in-optimizer" not in [finding.slug for finding in doctor.diagnosis().findings]
