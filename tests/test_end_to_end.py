@@ -21,7 +21,8 @@ from fieldguide.train.recipe import load_recipe
 
 COMMAND = (sys.executable, "-m", "fieldguide")
 LEFT = {
-    "recipe.toml", "environment.json", "metrics.jsonl", "trace.jsonl", "checkpoints", "model", "figures", "report.html",
+    "recipe.toml", "environment.json", "metrics.jsonl", "trace.jsonl", "checkpoints", "model", "doctor.json", "figures",
+    "report.html",
 }  # fmt: skip
 FIGURES = {"calibration.png", "curves.png", "confusion.png", "mistakes.png", "predictions.safetensors"}
 

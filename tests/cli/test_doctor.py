@@ -116,6 +116,22 @@ def test_a_short_run_says_how_little_can_be_said(tmp_path):
     assert "too few to say more" in result.stderr
 
 
+def test_preflight_stops_at_the_first_step(tmp_path):
+    path = script(tmp_path, parameters="model[:1].parameters()")
+    result = subprocess.run(
+        [sys.executable, "-m", "fieldguide", "doctor", "preflight", str(path)],
+        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "last" not in result.stdout
+    marked = [line.split() for line in result.stdout.splitlines() if line.strip()[:1] in {"✓", "✗", "·"}]
+    lines = {point: mark for mark, point, *_ in marked}
+    assert lines["optimizer"] == "✗"
+    assert lines["data"] == lines["loss"] == "✓"
+    assert lines["overfitting"] == "·"
+    assert "2 of 4 parameters get gradients but are in no optimizer" in " ".join(result.stdout.split())
+
+
 @pytest.mark.parametrize(
     ("command", "parts"),
     [

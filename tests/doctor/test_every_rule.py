@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from tests.doctor.histories import learning, stuck, training
+from tests.doctor.histories import SETUP, learning, stuck, training
 
 from fieldguide.doctor import rules
 from fieldguide.doctor.examination import Examination, examine
@@ -88,6 +88,57 @@ SICK: dict[str, list[Record]] = {
     "non-finite-data": training(loss=lambda n: NAN, setup={"inputs": {"non_finite": 3}}),
     "unscaled-input": training(loss=stuck, setup={"inputs": {"max": 1e4, "min": 0.0}}),
     "label-out-of-range": training(20, setup={"targets": {"max": 10.0, "dtype": "int64"}}),
+    "double-normalised-input": training(loss=stuck, setup={"inputs": {"std": 1e-3, "min": 0.0, "max": 0.01}}),
+    "unscaled-target": training(
+        loss=lambda n: 1e6 + stuck(n),
+        setup={"loss": {"name": "mse_loss", "baseline": 1e6}, "targets": {"mean": 900.0, "std": 1000.0}},
+        sample={"baseline": 1e6},
+    ),
+    "label-scaled": training(
+        20,
+        setup={
+            "loss": {"name": "binary_cross_entropy_with_logits"},
+            "targets": {"distinct": 2, "min": 0.0, "max": 1 / 255},
+        },
+    ),
+    "shuffled-labels": training(evals=lambda n: {"loss": 2.5, "accuracy": 0.1}),
+    "class-imbalance": training(
+        setup={"targets": {"classes": {"0": 1200, "1": 40}}},
+        evals=lambda n: {"loss": 0.3, "accuracy": 0.9, "recalls": {"0": 1.0, "1": 0.0}},
+    ),
+    "train-val-leakage": [
+        *training(),
+        {"kind": "setup", "eval_inputs": {**SETUP["inputs"], "samples": 300, "duplicates": 0.5, "covered": 0.1}},
+        {"kind": "end", "step": 200},
+    ],
+    "train-val-shift": [
+        {"kind": "setup", "eval_inputs": {"shifted": 0.6, "samples": 300, "dtype": "float32"}},
+        *training(evals=lambda n: {"loss": 2.0}),
+    ],
+    "constant-input": training(20, setup={"inputs": {"constant": 1280}}),
+    "channel-layout": training(
+        20,
+        setup={
+            "inputs": {"shape": [32, 64, 64, 3]},
+            "tensors": {"0.weight": {"shape": [16, 64, 3, 3], "layer": "0", "trainable": True}},
+            "layers": [{"name": "0", "type": "Conv2d"}],
+        },
+    ),
+    "integer-input": training(
+        1,
+        setup={"inputs": {"dtype": "uint8"}},
+        end={"error": "RuntimeError: expected scalar type Float but found Byte"},
+    ),
+    "over-strong-augmentation": training(loss=stuck, evals=lambda n: {"loss": 0.3}),
+    "augmented-validation": [
+        *training(),
+        {"kind": "setup", "eval_inputs": {"changed": 1.0}},
+        {"kind": "end", "step": 200},
+    ],
+    "dataset-too-small": training(
+        400, setup={"loader": {"dataset_size": 40}}, loss=lambda n: 2.3 * 0.97**n, evals=falling_then_rising
+    ),
+    "head-size-mismatch": training(loss=stuck, setup={"loss": {"output_shape": [32, 1000]}}),
     "unshuffled-loader": training(
         loss=stuck, setup={"loader": {"shuffle": False, "order_z": 40.0, "batch_purity": 0.99}}
     ),
@@ -181,6 +232,10 @@ SICK: dict[str, list[Record]] = {
     "irreproducible": training(probes={"repeat": {"difference": 1e-3}}),
     "recompile-loop": training(sample=lambda n: {"recompiles": n // 4}),
 }
+
+
+def test_every_symptom_has_a_sick_training():
+    assert set(SICK) == {rule.slug for rule in RULES}
 
 
 @pytest.mark.parametrize("slug", SICK)

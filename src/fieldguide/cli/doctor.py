@@ -36,8 +36,6 @@ def run(*command: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
     from fieldguide.doctor.scripts import run_script
 
     options, target, arguments, module = _split(list(command))
-    if not module and not Path(target).is_file():
-        raise FieldguideError(f"there is no script {target}")
     folder = _folder(options.get("--out", RUNS), Path(target).stem)
     consultation = run_script(target, arguments, module=module, folder=folder)
     if "--json" in options:
@@ -45,6 +43,31 @@ def run(*command: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
     note = f"the script ended with {consultation.code}" if consultation.code else ""
     print(page(consultation.diagnosis, note), f"kept      {folder}", sep="\n", file=sys.stderr)
     return consultation.code
+
+
+@app.command
+def preflight(*command: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
+    """Check a script's training before its first step, and stop there: SCRIPT.py [ARGS…], or -m MODULE [ARGS…].
+
+    Parameters
+    ----------
+    command
+        The script and its arguments. It runs until its optimizer would take the first step.
+    """
+    from fieldguide.cli.terminal import console, table
+    from fieldguide.doctor.preflight.checklist import checklist
+    from fieldguide.doctor.scripts import run_script
+
+    _, target, arguments, module = _split(list(command))
+    consultation = run_script(target, arguments, module=module, first_step_only=True)
+    history, findings = consultation.doctor.examination.history, consultation.diagnosis.findings
+    if not history.setup:
+        raise FieldguideError(f"{target}: no optimizer of PyTorch came to a first step: there is no training to check")
+    shown = table("", "point", "what is known")
+    for point in checklist(history, findings):
+        shown.add_row({True: "✓", False: "✗", None: "·"}[point.ok], point.title, point.evidence)
+    console().print(shown)
+    return 0
 
 
 @app.command
@@ -118,6 +141,8 @@ def _split(command: list[str]) -> tuple[dict[str, Path], str, list[str], bool]:
         raise FieldguideError(
             f"doctor run: {wrong}give a script and its arguments: doctor run [--json FILE] SCRIPT.py …"
         )
+    if not module and not Path(command[0]).is_file():
+        raise FieldguideError(f"there is no script {command[0]}")
     return options, command[0], command[1:], module
 
 

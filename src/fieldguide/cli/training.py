@@ -1,5 +1,6 @@
 """What the verb ``train`` does: data, network, training, test, report; a new run or the rest of an interrupted one."""
 
+import json
 import shutil
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -9,11 +10,14 @@ from shlex import quote
 import torch
 from torch import nn
 
+from fieldguide.cli.doctor import records_of
+from fieldguide.cli.doctor_page import headline
 from fieldguide.cli.job import Job
 from fieldguide.cli.progress import progress
 from fieldguide.cli.tasks import task_of
 from fieldguide.cli.tasks.task import Task
 from fieldguide.cli.terminal import say_facts, say_line
+from fieldguide.doctor.examination import examine
 from fieldguide.errors import FieldguideError
 from fieldguide.report import build_report
 from fieldguide.report.figures import shown
@@ -22,7 +26,7 @@ from fieldguide.trace import Log, Record
 from fieldguide.train.failures import Stopped
 from fieldguide.train.fitting import Run, fit
 from fieldguide.train.recipe import Recipe, load_recipe
-from fieldguide.train.run import RunFolder
+from fieldguide.train.run import RunFolder, replace_text
 
 HEADLINES = 3
 """Test figures that are said at the end; the report has all."""
@@ -78,8 +82,12 @@ class Training:
         if further := self.task.examine(self.run, self.device):
             test |= further
             Log(self.run.metrics).write(test)
+        diagnosis = examine(records_of(self.run.path))
+        replace_text(
+            self.run.path / "doctor.json", json.dumps(diagnosis.to_json(), ensure_ascii=False, indent=2) + "\n"
+        )
         build_report(self.run.path)
-        self.conclude(done, test)
+        self.conclude(done, test, headline(diagnosis))
 
     def fit(self) -> Run:
         model, task = self.model.to(self.device), self.task
@@ -99,7 +107,7 @@ class Training:
             run=self.run.path,
         )
 
-    def conclude(self, done: Run, test: Record) -> None:
+    def conclude(self, done: Run, test: Record, doctor: str) -> None:
         run = self.run
         seconds = sum(r["seconds"] for r in done.history if r["kind"] == "epoch")
         weights = "best" if done.recipe.stopping.patience else "averaged" if done.recipe.ema else "last"
@@ -112,6 +120,7 @@ class Training:
         say_facts(
             test=f"{', '.join(figures[:HEADLINES])}, with the {weights} weights",
             time=f"{duration(seconds)} of training",
+            doctor=doctor,
             report=run.report,
             next=self.task.next_command(quote(str(run.path))),
         )

@@ -18,6 +18,10 @@ from fieldguide.trace import Log, Record
 TRACE, REPORT = "trace.jsonl", "doctor.json"
 
 
+class Enough(BaseException):
+    """Ends a training at its first step, when only what stands before it was asked for."""
+
+
 class Doctor:
     """Watches the trainings of this process from its making to ``close``; the numbers of none of them change.
 
@@ -31,7 +35,8 @@ class Doctor:
 
     Network and optimizer are found by themselves when they are used; they are arguments so that a loop reads well.
     With ``folder``, ``trace.jsonl`` receives every record as it is made and ``doctor.json`` the diagnosis after every
-    new finding. ``probes``: whether suspicions may be tried on copies, for some seconds in all.
+    new finding. ``probes``: whether suspicions may be tried on copies, for some seconds in all. ``first_step_only``
+    raises ``Enough`` when everything before the first step is known.
     """
 
     def __init__(
@@ -41,9 +46,10 @@ class Doctor:
         *,
         folder: Path | None = None,
         probes: bool = True,
+        first_step_only: bool = False,
     ):
         self.examination = Examination()
-        self.folder, self.probes = folder, probes
+        self.folder, self.probes, self.first_step_only = folder, probes, first_step_only
         self._log = Log(folder / TRACE) if folder else None
         self._fresh: list[Finding] = []
         self._closed = False
@@ -93,6 +99,8 @@ class Doctor:
         self._fresh += found
         if found:
             self._save()
+        if self.first_step_only and record["kind"] == "setup":
+            raise Enough
 
     def _enter(self, record: Record) -> list[Finding]:
         if self._log:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from fieldguide.doctor.attending import Doctor
+from fieldguide.doctor.attending import Doctor, Enough
 from fieldguide.doctor.examination import Diagnosis
 
 
@@ -21,7 +21,14 @@ class Consultation:
     doctor: Doctor
 
 
-def run_script(target: str, arguments: list[str], *, module: bool = False, folder: Path | None = None) -> Consultation:
+def run_script(
+    target: str,
+    arguments: list[str],
+    *,
+    module: bool = False,
+    folder: Path | None = None,
+    first_step_only: bool = False,
+) -> Consultation:
     """Runs a file, or with ``module`` what ``python -m`` would run, as ``__main__`` with ``arguments``.
 
     Its output, random numbers and exit code are its own; its traceback is printed as Python would.
@@ -29,7 +36,7 @@ def run_script(target: str, arguments: list[str], *, module: bool = False, folde
     kept = sys.argv, list(sys.path)
     sys.argv = [target, *arguments]
     sys.path[0:0] = [str(Path.cwd()) if module else str(Path(target).resolve().parent)]
-    doctor, code, problem = Doctor(folder=folder), 0, None
+    doctor, code, problem = Doctor(folder=folder, first_step_only=first_step_only), 0, None
     try:
         if module:
             runpy.run_module(target, run_name="__main__", alter_sys=True)
@@ -37,6 +44,8 @@ def run_script(target: str, arguments: list[str], *, module: bool = False, folde
             runpy.run_path(target, run_name="__main__")
     except SystemExit as ending:
         code = _code(ending)
+    except Enough:
+        pass
     except KeyboardInterrupt as interrupt:
         code, problem = 130, interrupt
     except BaseException as crash:
