@@ -20,7 +20,7 @@ CONSEQUENCES = frozenset({
 
 EXPLAINS: dict[str, frozenset[str]] = {
     "non-finite-data": CONSEQUENCES | {"lr-too-high", "disconnected-layer", "samples-mixed-in-batch"},
-    "unscaled-input": CONSEQUENCES | {"lr-too-high", "init-scale"},
+    "unscaled-input": CONSEQUENCES | {"lr-too-high"},
     "unscaled-target": CONSEQUENCES | {"lr-too-high", "loss-at-init"},
     "double-normalised-input": CONSEQUENCES | {"init-scale"},
     "label-out-of-range": CONSEQUENCES | {"head-size-mismatch"},
@@ -50,16 +50,16 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "missing-step": CONSEQUENCES - {"non-finite-loss"} | {"disconnected-layer", "shuffled-labels"},
     "scheduler-collapse": CONSEQUENCES,
     "symmetric-init": CONSEQUENCES | {"init-scale", "missing-step", "disconnected-layer", "shuffled-labels"},
-    "init-scale": CONSEQUENCES | {"lr-too-high"},
+    "init-scale": CONSEQUENCES | {"lr-too-high", "unscaled-input"},
     "excessive-weight-decay": CONSEQUENCES | {"lr-too-high"},
     "optimizer-constants": CONSEQUENCES,
     "excessive-clipping": CONSEQUENCES,
-    "lr-too-high": CONSEQUENCES | {"init-scale", "train-eval-mismatch", "overfitting", "dataset-too-small"},
+    "lr-too-high": CONSEQUENCES | {"shuffled-labels", "train-eval-mismatch", "overfitting", "dataset-too-small"},
 }
 """By slug: the findings that each of them accounts for. Of two that explain each other the earlier code wins."""
 
 WEIGHTS: dict[str, float] = {
-    "lr-too-high": 0.6, "lr-too-low": 0.5, "init-scale": 0.6, "vanishing-gradient": 0.5, "exploding-gradient": 0.3,
+    "lr-too-high": 0.65, "lr-too-low": 0.5, "init-scale": 0.9, "vanishing-gradient": 0.5, "exploding-gradient": 0.3,
     "dead-relu": 0.4, "saturation": 0.4, "stopped-too-early": 0.3, "underfitting": 0.2, "capacity-too-small": 0.4,
     "loss-at-init": 0.2, "attention-collapse": 0.2, "overfitting": 0.5, "dataset-too-small": 0.5,
     "shuffled-labels": 0.6, "recurrent-gradient-decay": 0.3, "unscaled-input": 0.7, "non-finite-loss": 0.3,

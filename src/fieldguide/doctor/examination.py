@@ -91,6 +91,8 @@ class Examination:
 
     def _ranked(self, causes: list[str]) -> list[str]:
         """With what usually lies behind a failing run after it, up to three."""
+        if causes == ["stopped-too-early"]:  # a longer run and a larger step are the same remedy
+            return [*causes, "lr-too-low"]
         if not causes or not self.history.failing:
             return causes
         usual = [slug for slug in candidates(self.history) if slug not in causes]

@@ -226,7 +226,7 @@ class Observer:
         self.step += 1
         self._steps.append((self.step, now - self._last, self._losses, rate_of(optimizer)))
         self._losses = []
-        if self._sampling and not self._clean.get(id(optimizer), True):
+        if self._sampling and self.step > 1 and not self._clean.get(id(optimizer), True):
             self._stale = True
         if self._before is not None and self._before.optimizer is optimizer:
             self._cosine, self._before = self._before.cosine_with_next(), None
@@ -241,7 +241,7 @@ class Observer:
         if self.step == DISCOVERY:
             self.hooks.settle()
         self._sampling = self.step + 1 >= self._next
-        self._clean[id(optimizer)] = not self._sampling  # only what is looked at can be found unclean
+        self._clean[id(optimizer)] = False
         if self._sampling:
             models = [model for ref in self._models if (model := ref()) is not None]
             self._layers.open([model for model in models if not compiled(model)])
