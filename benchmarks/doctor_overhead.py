@@ -90,8 +90,9 @@ def main() -> None:
         before, after = (median(part) for part in zip(*pairs, strict=True))
         steady = (after - median(once)) / before - 1
         print(
-            f"{name:<28} {1e3 * before / steps:7.2f} ms a step   overhead {after / before - 1:+.1%} over {steps} steps,",
-            f"{steady:+.1%} without the {1e3 * median(once):.0f} ms once, losses {'identical' if same else 'DIFFERENT'}",
+            f"{name:<28} {1e3 * before / steps:7.2f} ms a step, overhead {after / before - 1:+.1%} over {steps} steps,",
+            f"{steady:+.1%} without the {1e3 * median(once):.0f} ms once; losses",
+            "identical" if same else "DIFFERENT",
             flush=True,
         )
     print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")

@@ -139,6 +139,28 @@ def test_samples_measure_what_they_say():
     assert signs["input"] == pytest.approx(hidden.square().mean().sqrt().item(), rel=1e-4)
 
 
+def test_saturated_units_are_seen_by_what_made_them():
+    x = torch.linspace(-6, 6, 64)[:, None].repeat(1, 8)
+    for squash, expected in ((torch.tanh, (1 - torch.tanh(x) ** 2 < 0.01)), (torch.relu, None)):
+        first, second = nn.Identity(), nn.Linear(8, 1)
+        model = nn.Sequential(nn.Linear(8, 8), first, second)
+        with torch.no_grad():
+            model[0].weight.copy_(torch.eye(8))  # pyright: ignore
+            model[0].bias.zero_()  # pyright: ignore
+        first.forward = squash
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+
+        def run(model=model, optimizer=optimizer) -> None:
+            model(x).square().mean().backward()
+            optimizer.step()
+
+        signs = of(observed(run, preflight=False), "sample")[0]["layers"]["2"]
+        if expected is None:
+            assert "saturated" not in signs
+        else:
+            assert signs["saturated"] == pytest.approx(expected.float().mean().item(), abs=1e-6)
+
+
 def test_evaluations_are_seen_with_their_accuracy():
     records = observed(lambda: train(network(), 2))
     evals = of(records, "eval")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+LOOKED = 1 << 18  # numbers of an activation that are looked at
 _SLOPE = 0.01  # of the largest slope, below which a unit counts as saturated
 
 
@@ -48,7 +49,8 @@ class LayerWatch:
                 if isinstance(x, Tensor) and x.is_floating_point() and x.numel() and x.ndim > 1:
                     signs |= _input(x)
                 y = output[0] if isinstance(output, tuple) and output else output
-                if isinstance(y, Tensor) and y.is_floating_point() and y.numel():
+                if isinstance(y, Tensor) and y.is_floating_point() and y.numel() and y.ndim:
+                    y = _some(y)
                     signs["output"] = _rms(y)
                     if y.ndim == 3 and y.shape[1] > 1 and not isinstance(module, nn.modules.conv._ConvNd):
                         signs["similarity"] = _similarity(y)
@@ -57,12 +59,16 @@ class LayerWatch:
         return look
 
 
-def _input(x: Tensor) -> dict[str, Tensor]:
-    x = x.detach()
+def _some(x: Tensor) -> Tensor:
+    """The first samples of a large batch: enough for shares and sizes."""
+    return x[: max(1, len(x) * LOOKED // x.numel())] if x.numel() > LOOKED else x
+
+
+def _input(given: Tensor) -> dict[str, Tensor]:
+    x, maker = _some(given.detach()), type(given.grad_fn).__name__
     zero = x == 0
     units = zero.flatten(2).all(2).all(0) if x.ndim >= 4 else zero.flatten(0, -2).all(0)
     signs = {"input": _rms(x), "zeros": zero.float().mean(), "dead": units.float().mean()}
-    maker = type(x.grad_fn).__name__ if x.grad_fn is not None else ""
     if maker.startswith("Tanh"):
         signs["saturated"] = (1 - x * x < _SLOPE).float().mean()
     elif maker.startswith("Sigmoid"):
