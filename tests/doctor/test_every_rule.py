@@ -150,7 +150,7 @@ SICK: dict[str, list[Record]] = {
     "unreachable-output-range": training(
         setup={
             "loss": {"name": "mse_loss", "made_by": "Relu"},
-            "targets": {"min": -2.0, "max": 2.0, "mean": 0.0, "std": 1.0},
+            "targets": {"low": -2.0, "high": 2.0, "mean": 0.0, "std": 1.0},
         }
     ),
     "softmax-wrong-axis": training(setup={"loss": {"column_sum_one": True}}),

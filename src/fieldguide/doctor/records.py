@@ -140,8 +140,10 @@ class BatchFacts(TypedDict, total=False):
     """How often each whole-number target occurs; at most 1,000 of them."""
     whole: bool
     """Every value is a whole number."""
-    unreachable: float
-    """Share of targets outside what the last layer can say."""
+    low: float
+    """Of targets: one in a hundred is smaller."""
+    high: float
+    """Of targets: one in a hundred is larger."""
 
 
 class LoaderFacts(TypedDict, total=False):

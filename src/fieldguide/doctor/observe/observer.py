@@ -187,7 +187,7 @@ class Observer:
             if self._batches < LOOKED or self._sampling:
                 self._targets.add(call)
             if self._batches < LOOKED:
-                self._labels.add(call.target)
+                self._labels.add(call.target, call.ignore_index)
                 if call.target.ndim and not call.target.is_floating_point():
                     self._order.add(call.target)
             self._loss = self._loss or loss_facts(call, loss)

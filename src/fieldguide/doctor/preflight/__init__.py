@@ -58,7 +58,7 @@ def tests(replay: Replay, budget: float = 1.0) -> dict[str, Test]:  # noqa: PT02
 
 
 def _not_done(problem: Exception) -> Test:
-    return {"ok": None, "says": f"{type(problem).__name__}: {problem}"[:200]}
+    return {"ok": None, "says": f"{type(problem).__name__}: {' '.join(str(problem).split())}"[:200]}
 
 
 @contextmanager

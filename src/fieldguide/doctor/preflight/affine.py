@@ -18,9 +18,13 @@ def affine(twin: Twin) -> Test:
     place, x = twin.main_input()
     if not x.is_floating_point() or len(x) < 2:
         return {"ok": None, "says": "the input is not of floating point"}
-    calls = [call for call in twin.modules_called() if isinstance(call[1], _LAYERS)]
-    if len({name for name, *_ in calls}) < 2:
-        return {"ok": None, "says": "fewer than two layers with weights"}
+    called: list[tuple[str, Any, Any, Any]] = twin.modules_called()
+    calls = [call for call in called if isinstance(call[1], _LAYERS) and call[1].weight.requires_grad]
+    if len({name for name, *_ in calls}) < 2 or calls[-1][2][0].data_ptr() == x.data_ptr():
+        return {"ok": None, "says": "no two trained layers in a row"}
+    widths = [len(layer.weight) for _, layer, *_ in calls]
+    if max(widths[:-1]) < min(calls[0][1].weight[0].numel(), widths[-1]):
+        return {"ok": None, "says": "every layer in between is narrower than both ends: a map of low rank on purpose"}
     a, b = x, x.roll(1, 0)
     at_a, at_b, at_0 = (_last(twin, place, value) for value in (a, b, torch.zeros_like(x)))
     scale = rms(at_a - at_0)

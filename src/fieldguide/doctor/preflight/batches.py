@@ -25,13 +25,15 @@ class Feed:
         self.labels = labels
         self.values: Counter[float] = Counter()
         """How often each target occurs; no longer counted when there are more than 1,000."""
+        self.drawn: list[float] = []
+        """Up to 64 targets of every batch, for what few of them exceed."""
         self.moments: Tensor | None = None
         """Count, sum and sum of squares of up to 256 features, by column."""
         self._facts: dict[str, Any] = {"samples": 0, "non_finite": 0, "constant": 0, "whole": True}
         self._sums = [0.0] * 4
 
     @torch.no_grad()
-    def add(self, x: Tensor) -> None:
+    def add(self, x: Tensor, ignored: int = IGNORED) -> None:
         if not x.numel() or x.is_complex() or x.is_sparse:
             return
         facts, x = self._facts, x.detach()
@@ -41,7 +43,7 @@ class Feed:
         if x.is_floating_point() and not math.isfinite(x.sum().item()):
             bad = int((~x.isfinite()).sum().item())
             facts["non_finite"] += bad
-        counted = values[values.isfinite() & (values != IGNORED)] if self.labels or bad else values
+        counted = values[values.isfinite() & (values != ignored)] if self.labels or bad else values
         if not len(counted):
             return
         rows = _columns(x).double() if x.ndim >= 2 else counted[:, None]
@@ -56,6 +58,7 @@ class Feed:
         self._sums = [a + b for a, b in zip(self._sums, (len(counted), total, squares, size), strict=True)]
         if self.labels:
             self._count(counted)
+            self.drawn += _sampled(counted, 64).tolist() if len(self.drawn) < _ROWS else []
         elif x.ndim >= 2 and not bad:
             new = torch.stack([torch.full_like(rows[0], len(rows)), rows.sum(0), rows.square().sum(0)]).cpu()
             same = self.moments is not None and self.moments.shape == new.shape
@@ -75,6 +78,9 @@ class Feed:
             facts |= {"mean": mean, "std": math.sqrt(max(0.0, squares / count - mean * mean)), "abs_mean": size / count}
         if self.labels:
             facts["distinct"] = min(len(self.values), _DISTINCT)
+            if self.drawn:
+                drawn, few = sorted(self.drawn), len(self.drawn) // 100
+                facts["low"], facts["high"] = drawn[few], drawn[-1 - few]
             if facts["whole"] and len(self.values) <= _DISTINCT:
                 facts["classes"] = {str(int(value)): n for value, n in sorted(self.values.items())}
         spread = self._deviations()

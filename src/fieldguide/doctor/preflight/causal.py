@@ -45,7 +45,7 @@ def shifted_input(twin: Twin) -> tuple[Place, Tensor] | None:
             following = target.reshape(b, n - 1)
         else:
             continue
-        counted = following >= 0
+        counted = (following >= 0) & (following != following.flatten().mode().values)  # padding equals padding
         if counted.any() and (following == tokens[:, 1:])[counted].float().mean().item() > 0.9:
             return place, tokens
     return None

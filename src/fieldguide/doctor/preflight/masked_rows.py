@@ -14,6 +14,8 @@ def masked_rows(twin: Twin) -> Test:
     kinds = ("attention", "transformer", "softmax")
     if not any(kind in type(module).__name__.lower() for module in twin.model.modules() for kind in kinds):
         return {"ok": None, "says": "no attention"}
+    if _finite(twin.output()):
+        return {"ok": True, "figure": 0.0, "says": "the output is finite"}
     for name, module, args, out in twin.modules_called():
         fresh = _finite(args) and not _finite(out)
         if fresh and any(kind in type(module).__name__.lower() for kind in kinds):

@@ -4,7 +4,7 @@ What it looks for: binary cross entropy of values outside 0 to 1 or cut to that 
 scores that are no log-probabilities; a softmax over a single unit.
 Why it matters: the loss is wrong, or its gradient is zero where it was cut.
 Usual causes: BCELoss instead of BCEWithLogitsLoss; NLLLoss without log_softmax; Softmax on one output.
-Known false alarms: none.
+Known false alarms: probabilities kept from 0 and 1 by a clamp: they begin far from both ends, and are not named.
 Fix: use binary_cross_entropy_with_logits or cross_entropy on raw scores.
 """
 
@@ -23,13 +23,10 @@ def judge(history: History) -> Sign | None:
     if name == "binary_cross_entropy":
         if low < 0 or high > 1:
             return Sign(f"binary cross entropy is given values from {low:.3g} to {high:.3g}", "0 to 1")
-        if (
-            (low == 0 and high == 1)
-            or low == high == 1
-            or made_by(history).startswith(("clamp", "clip", "relu", "hardtanh"))
-        ):
+        cut = made_by(history).startswith(("clamp", "clip", "relu", "hardtanh")) and (low < 1e-3 or high > 1 - 1e-3)
+        if cut or (high == 1 and low in {0, 1}):
             return Sign(
-                f"binary cross entropy is given values that were cut to {low:.3g} … {high:.3g}", "any exactly at 0 or 1"
+                f"binary cross entropy is given values that were cut to {low:.3g} … {high:.3g}", "0.001 from 0 or 1"
             )
     if (
         name == "nll_loss"

@@ -1,7 +1,7 @@
 """M04 unreachable-output-range: the last activation cannot say what the targets ask for.
 
 What it looks for: a regression whose last operation is a ReLU, sigmoid or tanh, with more than 1 % of the targets
-outside its range.
+outside its range by more than a tenth of their deviation.
 Why it matters: those targets are missed whatever is learned, and a cut output has no gradient.
 Usual causes: an activation after the last layer, copied from the hidden ones.
 Known false alarms: none.
@@ -24,7 +24,8 @@ RANGES = {
 
 
 def judge(history: History) -> Sign | None:
-    made, low, high = made_by(history), history.fact("targets", "min"), history.fact("targets", "max")
+    made, targets = made_by(history), history.setup.get("targets", {})
+    low, high = targets.get("low", targets.get("min")), targets.get("high", targets.get("max"))
     mean, std = history.fact("targets", "mean"), history.fact("targets", "std")
     if made not in RANGES or loss_name(history) not in REGRESSION or low is None or high is None or not std:
         return None
@@ -33,7 +34,8 @@ def judge(history: History) -> Sign | None:
     if max(below, above) < 0.1:
         return None
     return Sign(
-        f"targets reach from {low:.3g} to {high:.3g} (mean {mean:.3g}), and {made} gives {least:g} to {most:g}",
+        f"targets reach from {low:.3g} to {high:.3g} (mean {mean:.3g}), and {made} gives "
+        f"{least:g} to {most:g}",
         "the range of the activation",
     )
 

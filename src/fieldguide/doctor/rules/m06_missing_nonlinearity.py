@@ -3,7 +3,8 @@
 What it looks for: a network with at least two trained layers that is one affine map: f(a + b) = f(a) + f(b) − f(0).
 Why it matters: it can learn no more than a single layer.
 Usual causes: activations forgotten, or passed where they are not used.
-Known false alarms: deep linear networks on purpose (theory); LoRA pairs are inside a network that is not affine.
+Known false alarms: linear maps of low rank (principal components, LoRA): layers narrower than both ends are left out;
+deep linear networks on purpose (theory).
 Fix: an activation after every hidden layer.
 """
 

@@ -3,7 +3,8 @@
 What it looks for: trained parameters without any gradient after the first backward passes.
 Why it matters: they stay as they are, and what they were for is missing.
 Usual causes: a module that forward never calls; detach or no_grad in between; an output that the loss does not use.
-Known false alarms: layers that are used in some batches only: three batches are tried.
+Known false alarms: layers used in some batches only: three are tried; a pooler or second head that this task does not
+need: what is small is no more than advice.
 Fix: call the layer in forward, or remove it.
 """
 
@@ -16,7 +17,8 @@ def judge(history: History) -> Sign | None:
     test = tested(history, "connected")
     if not test or history.fact("loss", "detached") or not single(history):
         return None
-    return Sign(test["says"], "any", severity="critical" if test.get("figure", 0) > 0.3 else "warning")
+    share = test.get("figure", 0.0)
+    return Sign(test["says"], "5 %", severity="critical" if share > 0.3 else "warning" if share > 0.05 else "info")
 
 
 RULE = Rule(
