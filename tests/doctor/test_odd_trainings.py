@@ -57,7 +57,14 @@ def samples_left_out_under_minus_one():
 def probabilities_kept_from_0_and_1():
     x, y = points()
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1), nn.Sigmoid())
-    fit(net, lambda out, rest: F.binary_cross_entropy(out.clamp(1e-7, 1 - 1e-7), rest[0]), x, y.float()[:, None], lr=1e-2, steps=150)
+    fit(
+        net,
+        lambda out, rest: F.binary_cross_entropy(out.clamp(1e-7, 1 - 1e-7), rest[0]),
+        x,
+        y.float()[:, None],
+        lr=1e-2,
+        steps=150,
+    )
 
 
 @odd

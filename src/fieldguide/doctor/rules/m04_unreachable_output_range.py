@@ -34,8 +34,7 @@ def judge(history: History) -> Sign | None:
     if max(below, above) < 0.1:
         return None
     return Sign(
-        f"targets reach from {low:.3g} to {high:.3g} (mean {mean:.3g}), and {made} gives "
-        f"{least:g} to {most:g}",
+        f"targets reach from {low:.3g} to {high:.3g} (mean {mean:.3g}), and {made} gives {least:g} to {most:g}",
         "the range of the activation",
     )
 
