@@ -487,14 +487,12 @@ def causal_mask_missing(p: Program):
     model: Any = p.model
     if p.kind != "tokens":
         return False
-    plain = model.forward
 
-    def forward(tokens: Tensor) -> Tensor:
+    def forward(model: Any, tokens: Tensor) -> Tensor:
         n = tokens.shape[1]
         return model.head(model.norm(model.layers(model.tokens(tokens) + model.positions(torch.arange(n)))))
 
-    assert plain is not forward
-    model.forward = forward
+    model.__class__ = type("Encoder", (type(model),), {"forward": forward})
     return True
 
 
@@ -504,12 +502,12 @@ def rows_that_see_nothing(p: Program):
     if p.kind != "tokens":
         return False
 
-    def forward(tokens: Tensor) -> Tensor:
+    def forward(model: Any, tokens: Tensor) -> Tensor:
         n = tokens.shape[1]
         x = model.tokens(tokens) + model.positions(torch.arange(n))
         return model.head(model.norm(model.layers(x, mask=torch.full((n, n), -math.inf))))
 
-    model.forward = forward
+    model.__class__ = type("Encoder", (type(model),), {"forward": forward})
     return True
 
 

@@ -188,7 +188,7 @@ class Observer:
                 self._targets.add(call)
             if self._batches < LOOKED:
                 self._labels.add(call.target, call.ignore_index)
-                if call.target.ndim and not call.target.is_floating_point():
+                if call.target.ndim:
                     self._order.add(call.target)
             self._loss = self._loss or loss_facts(call, loss)
         if self.recording is not None and self._output is not None:

@@ -1,10 +1,11 @@
 """Tests that are made before the first step: of copies, with the first batches, in about a second."""
 
+import io
 import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import torch
 
@@ -41,7 +42,7 @@ def tests(replay: Replay, budget: float = 1.0) -> dict[str, Test]:  # noqa: PT02
     """Every test by name. One that cannot be done says why, with ``ok`` None, as do those after ``budget`` seconds."""
     results: dict[str, Test] = {}
     end = time.perf_counter() + budget
-    with random_state_kept(), torch.enable_grad():
+    with random_state_kept(), torch.enable_grad(), redirect_stdout(io.StringIO()):  # a forward may print
         try:
             twin = Twin(replay)
         except Exception as problem:

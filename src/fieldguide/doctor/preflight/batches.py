@@ -283,7 +283,8 @@ def _is_generator(thing: Any) -> bool:
 
 def _names_read(kind: type) -> set[str]:
     """Attribute names that the methods of a class mention, those of ``__init__`` left out."""
-    methods = [member for base in kind.__mro__ for name, member in vars(base).items() if name != "__init__"]
+    members = {name: member for base in reversed(kind.__mro__) for name, member in vars(base).items()}
+    methods = [member for name, member in members.items() if name != "__init__"]
     return {name for method in methods if (code := getattr(method, "__code__", None)) for name in code.co_names}
 
 

@@ -11,14 +11,14 @@ def causal(twin: Twin) -> Test:
     if found is None:
         return {"ok": None, "says": "no loss over the input's next tokens"}
     place, tokens = found
-    out = _by_position(twin.output(), tokens)
-    if out is None or rms((_by_position(twin.output(), tokens)) - out) > 0:  # pyright: ignore[reportOptionalOperand]
+    out = by_position(twin.output(), tokens)
+    if out is None or rms((by_position(twin.output(), tokens)) - out) > 0:  # pyright: ignore[reportOptionalOperand]
         return {"ok": None, "says": "the output has no place for every token, or is random"}
     n = tokens.shape[1]
     middle = n // 2
     other = tokens.clone()
     other[:, middle:] = tokens.roll(1, 0)[:, middle:].flip(1)
-    moved = (_by_position(twin.output((place, other)), tokens) - out)[:, :middle].abs()  # pyright: ignore[reportOptionalOperand]
+    moved = (by_position(twin.output((place, other)), tokens) - out)[:, :middle].abs()  # pyright: ignore[reportOptionalOperand]
     figure = moved.max().item() / (rms(out - out.mean()) or 1.0)
     if figure < 1e-3:
         return {"ok": True, "figure": figure, "says": "no position sees later tokens"}
@@ -51,7 +51,7 @@ def shifted_input(twin: Twin) -> tuple[Place, Tensor] | None:
     return None
 
 
-def _by_position(out: Tensor, tokens: Tensor) -> Tensor | None:
+def by_position(out: Tensor, tokens: Tensor) -> Tensor | None:
     """``(b, n, vocab)`` from whatever shape the loss was given."""
     b, n = tokens.shape
     if out.ndim == 3 and out.shape[0] == b:

@@ -1,5 +1,7 @@
 """Does every trained parameter get a gradient? In training mode, over up to three batches: layers may be dropped."""
 
+import torch
+
 from fieldguide.doctor.facts import listing
 from fieldguide.doctor.preflight.twin import Twin
 from fieldguide.doctor.records import Test
@@ -8,13 +10,12 @@ from fieldguide.doctor.records import Test
 def connected(twin: Twin) -> Test:
     trained = {name: p for name, p in twin.model.named_parameters() if p.requires_grad}
     twin.model.train(twin.replay.model.training)
-    for parameter in trained.values():
-        parameter.grad = None
+    lost = list(trained)
     for batch in twin.batches[:3]:
         loss = twin.replay.loss(twin.model, batch)
         if loss.requires_grad:
-            loss.backward()
-        lost = [name for name, parameter in trained.items() if parameter.grad is None]
+            gradients = torch.autograd.grad(loss, [trained[name] for name in lost], allow_unused=True)
+            lost = [name for name, gradient in zip(lost, gradients, strict=True) if gradient is None]
         if not lost:
             return {"ok": True, "figure": 0.0, "says": f"all {len(trained)} parameters get a gradient"}
     share = sum(trained[name].numel() for name in lost) / sum(parameter.numel() for parameter in trained.values())

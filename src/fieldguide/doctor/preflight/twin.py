@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -31,13 +33,47 @@ Place = int | str
 """Where an input stands: number of an argument, or name of a keyword."""
 
 
+def plain(model: nn.Module) -> nn.Module:
+    """The network inside one that ``torch.compile`` made; others as they are."""
+    return getattr(model, "_orig_mod", model)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy that shares nothing with the network.
+
+    RuntimeError when it would reach back into the training: through a hook that is not PyTorch's, or a ``forward`` that
+    was put on the object and holds on to it. Such functions are not copied with it.
+    """
+    model = plain(model)
+    for name, module in model.named_modules():
+        own = vars(module).get("forward")
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        foreign = [hook for hook in hooks if not str(hook.__module__).startswith(("torch.", "fieldguide."))]
+        bound = isinstance(own, MethodType) and own.__self__ is module  # this one is copied along
+        if foreign or _holds_network(own.__func__ if isinstance(own, MethodType) and bound else own):
+            raise RuntimeError(f"{name or 'the network'} has a hook or a forward that would reach back")
+    return copy.deepcopy(model)
+
+
+def _holds_network(thing: Any, depth: int = 4) -> bool:
+    if isinstance(thing, nn.Module) or depth == 0:
+        return True
+    if isinstance(thing, MethodType):
+        return _holds_network(thing.__self__, depth - 1)
+    if isinstance(thing, partial):
+        return any(_holds_network(part, depth - 1) for part in (thing.func, *thing.args, *thing.keywords.values()))
+    if isinstance(thing, FunctionType):
+        return any(_holds_network(cell.cell_contents, depth - 1) for cell in thing.__closure__ or ())
+    return any(_holds_network(part, depth - 1) for part in getattr(thing, "__dict__", {}).values() if callable(part))
+
+
 class Twin:
     """A copy of the network in eval mode; nothing done to it reaches the training."""
 
     def __init__(self, replay: Replay):
         self.replay, self.batches = replay, list(replay.batches)
         self.batch = self.batches[0]
-        self.model = copy.deepcopy(replay.model).eval()
+        self.model = copied(replay.model).eval()
 
     def inputs(self) -> Iterator[tuple[Place, Tensor]]:
         """The tensors that the network is given directly, and where."""

@@ -1,7 +1,9 @@
 """Experiments on copies, made only when a run gives reason to: their figures become records that rules can read."""
 
+import io
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +40,7 @@ def carry_out(history: History, bench: Bench, budget: float = 10.0) -> Iterator[
     for probe in PROBES:
         if probe.name in history.probes or time.perf_counter() > ends or not probe.wanted(history):
             continue
-        with random_state_kept(), torch.enable_grad():
+        with random_state_kept(), torch.enable_grad(), redirect_stdout(io.StringIO()):
             try:
                 figures = probe.run(bench)
             except Exception:  # a network may do anything; an experiment that fails says nothing about the run

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fieldguide.doctor.preflight.twin import Replay
+from fieldguide.doctor.preflight.twin import Replay, copied, plain
 
 Optimizer = torch.optim.Optimizer
 
@@ -22,13 +22,13 @@ class Fork:
 
     def __init__(self, replay: Replay, optimizer: Optimizer | None = None, *, rate: float = 3e-3):
         self.replay, self.batches = replay, list(replay.batches)
-        self.model = copy.deepcopy(replay.model).train()
+        self.model = copied(replay.model).train()
         for parameter in self.model.parameters():
             parameter.grad = None
         self.optimizer = (
             torch.optim.Adam([p for p in self.model.parameters() if p.requires_grad], lr=rate)
             if optimizer is None
-            else _copied(optimizer, replay.model, self.model)
+            else _taken_over(optimizer, plain(replay.model), self.model)
         )
         self.clip = 0.0
         self.scale = 1.0
@@ -83,7 +83,7 @@ def end(losses: Sequence[float]) -> float:
     return median(losses[-max(1, len(losses) // 5) :])
 
 
-def _copied(optimizer: Optimizer, model: nn.Module, twin: nn.Module) -> Optimizer:
+def _taken_over(optimizer: Optimizer, model: nn.Module, twin: nn.Module) -> Optimizer:
     places = {id(parameter): name for name, parameter in model.named_parameters()}
     named = dict(twin.named_parameters())
     groups, state = [], {}
