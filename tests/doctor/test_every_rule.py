@@ -249,6 +249,43 @@ def test_a_healthy_training_is_not(slug):
     assert slug not in found(bare())
 
 
+TWO = {"model": {"models": 2}}
+OTHERWISE: dict[str, list[Record]] = {
+    "unscaled-input": training(setup={**TWO, "inputs": {"max": 1e3}}),
+    "lr-too-low": training(400, setup=TWO, sample={"update_ratio": 1e-6}),
+    "excessive-weight-decay": training(
+        setup=TWO, sample=lambda n: {"decay_ratio": 5.0, "weight_norm": 5.0 / (1 + 0.1 * n)}
+    ),
+    "stopped-too-early": training(60, loss=stuck),
+    "dataset-too-small": training(
+        400,
+        setup={"loader": {"dataset_size": 40}},
+        loss=lambda n: 2.3 * 0.97**n,
+        evals=lambda n: {"loss": max(0.7, 2.3 * 0.97**n)},
+    ),
+    "shuffled-labels": training(
+        loss=stuck, probes={"label_permutation": {"start": 2.3, "real": 0.7, "permuted": 0.75}}
+    ),
+    "underfitting": training(loss=lambda n: 2.0 - 5e-4 * n, evals=lambda n: {"loss": 2.1 - 5e-4 * n}),
+}
+
+
+@pytest.mark.parametrize("slug", OTHERWISE)
+def test_a_second_sign_of_a_symptom_is_named(slug):
+    assert slug in found(OTHERWISE[slug])
+
+
+def test_what_two_networks_lose_against_each_other_is_no_sign():
+    assert examine(training(400, loss=stuck, setup=TWO)).verdict == "healthy"
+
+
+def test_a_run_whose_validation_never_beat_a_constant_answer_is_ill_at_its_end():
+    records = training(400, loss=lambda n: 1.9 + 0.4 * 0.9**n, evals=lambda n: {"loss": 2.31})
+    assert examine(records[:-1]).verdict == "healthy"
+    assert examine(records).verdict == "warning"
+    assert "no better than a constant answer" in examine(records).findings[0].evidence
+
+
 def test_gated_rules_are_silent_on_a_run_that_learns():
     for slug, rule in ((rule.slug, rule) for rule in RULES if rule.gated):
         records = [dict(record) for record in SICK.get(slug, [])]

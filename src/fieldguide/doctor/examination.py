@@ -45,6 +45,7 @@ class Examination:
         self.findings: dict[str, Finding] = {}
         """Open findings by slug."""
         self._failing: deque[bool] = deque(maxlen=5)
+        self._unexplained: Finding | None = None
         self._seen: dict[str, deque[bool]] = {rule.slug: deque(maxlen=5) for rule in rules if rule.persistent}
 
     def add(self, record: Record) -> list[Finding]:
@@ -61,19 +62,17 @@ class Examination:
         self._failing.append(self.history.failing is not None)
         well = not self._failing[-1] and (last or len(self._failing) < 2 or not self._failing[-2])
         others = [found for slug, found in self.findings.items() if found.severity != "info" and slug != UNEXPLAINED]
+        said = self.findings.get(UNEXPLAINED, NOTHING)
         if others or well:
-            if self.findings.get(UNEXPLAINED, NOTHING).severity == "warning":
+            if said is self._unexplained:
                 del self.findings[UNEXPLAINED]
             return []
         rule = next((rule for rule in self.rules if rule.slug == UNEXPLAINED), None)
-        if not self._failing[-1]:
-            return []
-        unsampled = last and not self.history.samples  # a log of losses alone is judged once, at its end
-        if rule is None or UNEXPLAINED in self.findings or not (unsampled or sum(self._failing) >= (2 if last else 5)):
+        if rule is None or said.severity == "warning" or not (last or sum(self._failing) == 5):
             return []
         sign = Sign(f"{self.history.failing}, and no symptom tells why", "5 samples", "warning")
-        self.findings[UNEXPLAINED] = found = _finding(rule, sign, self.history.step)
-        return [found]
+        self.findings[UNEXPLAINED] = self._unexplained = _finding(rule, sign, self.history.step)
+        return [self._unexplained]
 
     def _judge(self, rule: Rule) -> Finding | None:
         sign = rule.judge(self.history) if not rule.gated or self.history.failing else None

@@ -99,6 +99,12 @@ def stuck(history: History) -> str | None:
     return None
 
 
+def useless(history: History) -> bool:
+    """Two evaluations or more, none of them better than a constant answer."""
+    known = [r for r in history.evals if math.isfinite(r.get("loss", math.nan)) and r.get("baseline", 0) > 0]
+    return len(known) >= 2 and min(r["loss"] / r["baseline"] for r in known) > 0.99
+
+
 def tested(history: History, name: str) -> dict:
     """A pre-flight test that failed; empty when it passed or was not done."""
     test = history.setup.get("tests", {}).get(name, {})

@@ -166,6 +166,8 @@ class History:
             return None
         if risen > max(self.best, 0.1 * reference) and risen > 4 * self.noise:
             return f"the loss is {self.level:.3g} and has been {self.best:.3g}"
+        if self.end and (unproven := self._unproven):
+            return unproven
         if self.descending:
             return None
         if self.baseline is not None and self.level > 0.98 * self.baseline:
@@ -173,6 +175,15 @@ class History:
         if self.level > 0.9 * abs(self.start) and self.level > 0.3 * reference:
             return f"the loss of {self.level:.3g} has hardly fallen from {self.start:.3g}"
         return None
+
+    @cached_property
+    def _unproven(self) -> str | None:
+        """No evaluation was better than a constant answer; said of whole runs only: some generalise late."""
+        known = [r for r in self.evals if math.isfinite(r.get("loss", math.nan)) and r.get("baseline", 0) > 0]
+        if len(known) < 3 or min(record["loss"] / record["baseline"] for record in known) < 0.99:
+            return None
+        best = min(record["loss"] for record in known)
+        return f"the best evaluation, {best:.3g}, is no better than a constant answer's {known[-1]['baseline']:.3g}"
 
 
 _DERIVED = tuple(name for name, value in vars(History).items() if isinstance(value, cached_property))

@@ -8,6 +8,8 @@ Known false alarms: a small set that does not overfit is not named.
 Fix: more data, augmentation, a pretrained network, or a much smaller one.
 """
 
+import math
+
 from fieldguide.doctor.facts import outputs
 from fieldguide.doctor.finding import Fix, Rule, Sign
 from fieldguide.doctor.history import History
@@ -18,12 +20,13 @@ def judge(history: History) -> Sign | None:
     losses = [record["loss"] for record in history.evals if "loss" in record]
     if not samples or not parameters or len(losses) < 4:
         return None
-    overfits = min(losses[-3:]) > 1.1 * min(losses) and history.level < 0.5 * losses[-1]
+    now, gap = min(losses[-3:]), 0.2 * (history.baseline or math.inf)
+    risen = now > 1.1 * min(losses) and history.level < 0.5 * losses[-1]
+    overfits = risen or (history.level < 0.1 * now and now - history.level > gap)
     if not overfits or parameters < 10 * samples or samples / max(1, outputs(history)) >= 50:
         return None
     return Sign(
-        f"{samples} samples for {parameters} parameters: validation has risen from {min(losses):.3g} to "
-        f"{losses[-1]:.3g} "
+        f"{samples} samples for {parameters} parameters: validation is at {losses[-1]:.3g} (best {min(losses):.3g}) "
         f"while training fell to {history.level:.3g}",
         "10 parameters for each sample",
     )

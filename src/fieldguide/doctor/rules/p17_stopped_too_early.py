@@ -1,7 +1,7 @@
 """P17 stopped-too-early: the run ended while it was still getting better.
 
 What it looks for: a run whose last quarter brought at least 15 % of all its progress, with more than half of the
-first loss left.
+first loss left; one of fewer than 100 steps that ends near a constant answer, or at half of it while still falling.
 Why it matters: a few more passes are the cheapest gain there is.
 Usual causes: too few epochs; a schedule for fewer steps.
 Known false alarms: short runs on purpose, such as trials.
@@ -16,10 +16,12 @@ from fieldguide.doctor.history import History
 
 def judge(history: History) -> Sign | None:
     losses = history.finite
-    if 0 < len(losses) < 20 and history.baseline and history.level > 0.95 * history.baseline:
+    share = history.level / history.baseline if history.baseline else 0.0
+    falling = len(losses) >= 20 and history.descending
+    if 0 < len(losses) < 100 and share > (0.5 if falling else 0.95):
         return Sign(
             f"after {len(losses)} steps the loss is {history.level:.3g}, a constant answer's {history.baseline:.3g}",
-            "20 steps",
+            "100 steps",
         )
     if len(losses) < 8 or (len(losses) >= 20 and not history.descending) or history.level < 0.5 * abs(history.start):
         return None
