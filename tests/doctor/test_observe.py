@@ -227,6 +227,65 @@ def test_two_players_are_two_networks():
     assert all(facts["in_optimizer"] for facts in setup["tensors"].values())
 
 
+def trainings(records: list[Record]) -> list[list[Record]]:
+    """The records of each, without those that part them."""
+    return [list(group) for part, group in itertools.groupby(records, lambda r: r["kind"] == "training") if not part]
+
+
+def step_with(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    x, y = data()[torch.randint(320, (32,))]
+    optimizer.zero_grad()
+    F.cross_entropy(model(x), y).backward()
+    optimizer.step()
+
+
+def test_trainings_one_after_another_are_told_apart():
+    def folds() -> list[float]:
+        return [loss for _ in range(3) for loss in train(network(), 2)]
+
+    losses = folds()
+    parts = trainings(observed(folds))
+    assert len(parts) == 3
+    told = [record["loss"] for part in parts for record in of(part, "step")]
+    assert told == pytest.approx(losses)
+    for part in parts:
+        assert [record["step"] for record in of(part, "step")] == list(range(1, 21))
+        (setup,) = (record for record in of(part, "setup") if "tensors" in record)
+        assert list(setup["tensors"]) == ["0.weight", "0.bias", "3.weight", "3.bias"]
+        assert setup["model"]["models"] == 1
+        assert len(of(part, "eval")) == 2
+        assert of(part, "sample")[-1]["layers"]
+
+
+def test_a_later_optimizer_for_other_parameters_begins_another_training_and_one_for_the_same_does_not():
+    model = network()
+
+    def phases() -> None:
+        for parameters in (model[3].parameters(), model[3].parameters(), model.parameters()):
+            optimizer = torch.optim.SGD(parameters, lr=0.1)
+            for _ in range(6):
+                step_with(optimizer, model)
+
+    parts = trainings(observed(phases))
+    assert [len(of(part, "step")) for part in parts] == [12, 6]
+
+
+def test_optimizers_that_take_turns_are_one_training_of_several():
+    first, second = network(), network()
+
+    def turns() -> None:
+        optimizers = [torch.optim.SGD(first.parameters(), lr=0.1)]
+        for _ in range(10):
+            for optimizer, model in zip(optimizers, (first, second), strict=False):
+                step_with(optimizer, model)
+            if len(optimizers) == 1:
+                optimizers.append(torch.optim.SGD(second.parameters(), lr=0.1))
+
+    last = trainings(observed(turns))[-1]
+    assert len(of(last, "step")) == 17  # all but the two before the second came
+    assert [r["model"]["models"] for r in of(last, "setup") if "model" in r][-1] == 2
+
+
 def test_a_loss_by_hand_is_read_from_its_graph():
     model, x = nn.Linear(8, 1), torch.randn(64, 8)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

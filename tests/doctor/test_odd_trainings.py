@@ -281,6 +281,49 @@ def time_first_and_batch_second():
         optimizer.step()
 
 
+@odd
+def a_head_first_and_then_everything():
+    x, y = points()
+    body = nn.Sequential(nn.Linear(8, 32), nn.ReLU())
+    fit(nn.Sequential(body, nn.Linear(32, 8)), lambda out, rest: F.mse_loss(out, rest[0]), x, x, lr=1e-2)
+    net = nn.Sequential(body.requires_grad_(False), nn.Linear(32, 2))
+    fit(net, lambda out, rest: F.cross_entropy(out, rest[0]), x, y, lr=1e-2)
+    body.requires_grad_(True)
+    fit(net, lambda out, rest: F.cross_entropy(out, rest[0]), x, y, lr=1e-4)
+
+
+@odd
+def a_network_for_every_fold():
+    x, y = points()
+    for fold in range(3):
+        rows = torch.arange(len(x)) % 3 != fold
+        net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
+        fit(net, lambda out, rest: F.cross_entropy(out, rest[0]), x[rows], y[rows], lr=1e-2)
+
+
+@odd
+def a_sum_over_the_number_of_samples():
+    x, _ = points()
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
+    fit(net, lambda out, rest: F.mse_loss(out, rest[0], reduction="sum") / len(out), x, x, lr=1e-2)
+
+
+@odd
+def newton_that_has_arrived():
+    x = torch.linspace(-2, 2, 100)[:, None]
+    net = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1))
+    optimizer = torch.optim.LBFGS(net.parameters(), lr=0.5)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.mse_loss(net(x), x.sin())
+        loss.backward()
+        return loss
+
+    for _ in range(60):
+        optimizer.step(closure)
+
+
 def recorded(run: Callable[[], None]) -> list[Record]:
     records: list[Record] = []
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from fieldguide.doctor.causes import candidates, explain
+from fieldguide.doctor.causes import CONSEQUENCES, candidates, explain
 from fieldguide.doctor.finding import Finding, Rule, Sign
 from fieldguide.doctor.history import History, Intent
 from fieldguide.doctor.rules import RULES
@@ -40,18 +40,27 @@ class Examination:
     """Judges a run while it goes. ``add`` takes its records; ``diagnosis`` says what is known so far."""
 
     def __init__(self, intent: Intent | None = None, rules: Sequence[Rule] = RULES):
-        self.history = History(intent)
         self.rules = rules
+        self.earlier: list[list[Finding]] = []
+        """Findings of the trainings before this one, where a script makes several: folds, trials, phases."""
+        self._begin(intent or Intent())
+
+    def _begin(self, intent: Intent) -> None:
+        self.history = History(intent)
         self.findings: dict[str, Finding] = {}
         """Open findings by slug."""
         self._failing: deque[bool] = deque(maxlen=5)
         self._unexplained: Finding | None = None
-        self._seen: dict[str, deque[bool]] = {rule.slug: deque(maxlen=5) for rule in rules if rule.persistent}
+        self._seen: dict[str, deque[bool]] = {rule.slug: deque(maxlen=5) for rule in self.rules if rule.persistent}
 
     def add(self, record: Record) -> list[Finding]:
         """Takes the next record and returns the findings that it opened."""
-        self.history.add(record)
         kind = record.get("kind")
+        if kind == "training":
+            self.earlier.append(explain(list(self.findings.values())))
+            self._begin(self.history.intent)
+            return []
+        self.history.add(record)
         opened = [found for rule in self.rules if kind in rule.on and (found := self._judge(rule))]
         if kind in {"sample", "end"}:
             opened += self._judge_unexplained(kind == "end")
@@ -71,7 +80,7 @@ class Examination:
         if rule is None or said.severity == "warning" or not (last or sum(self._failing) == 5):
             return []
         sign = Sign(f"{self.history.failing}, and no symptom tells why", "5 samples", "warning")
-        self.findings[UNEXPLAINED] = self._unexplained = _finding(rule, sign, self.history.step)
+        self.findings[UNEXPLAINED] = self._unexplained = self._finding(rule, sign)
         return [self._unexplained]
 
     def _judge(self, rule: Rule) -> Finding | None:
@@ -85,14 +94,27 @@ class Examination:
                 return None
         if sign is None or rule.slug in self.findings:
             return None
-        self.findings[rule.slug] = found = _finding(rule, sign, self.history.step)
+        self.findings[rule.slug] = found = self._finding(rule, sign)
         return found
+
+    def _finding(self, rule: Rule, sign: Sign) -> Finding:
+        which = f"training {len(self.earlier) + 1}: " if self.earlier else ""
+        return Finding(
+            rule=rule.code,
+            slug=rule.slug,
+            severity=sign.severity or rule.severity,
+            step=self.history.step,
+            evidence=which + sign.evidence,
+            threshold=sign.threshold,
+            refute=rule.refute,
+            fixes=list(rule.fixes),
+        )
 
     def _ranked(self, causes: list[str]) -> list[str]:
         """With what usually lies behind a failing run after it, up to three."""
         if causes == ["stopped-too-early"]:  # a longer run and a larger step are the same remedy
             return [*causes, "lr-too-low"]
-        if not causes or not self.history.failing:
+        if not causes or not (self.history.failing or CONSEQUENCES.issuperset(causes)):
             return causes
         usual = [slug for slug in candidates(self.history) if slug not in causes]
         if causes == [UNEXPLAINED]:
@@ -100,7 +122,9 @@ class Examination:
         return causes + usual[: max(0, 3 - len(causes))]
 
     def diagnosis(self, overhead: dict[str, float] | None = None) -> Diagnosis:
-        explained = explain(list(self.findings.values()))
+        trainings = [*self.earlier, explain(list(self.findings.values()))]
+        first = {found.slug: found for findings in reversed(trainings) for found in findings}
+        explained = list(first.values())
         alarms = [found for found in explained if found.suppressed_by is None]
         worst = max((_RANK[found.severity] for found in alarms), default=0)
         verdict: Verdict = ("healthy", "warning", "critical")[worst]  # pyright: ignore[reportAssignmentType]
@@ -121,16 +145,3 @@ def examine(records: Iterable[Record], intent: Intent | None = None) -> Diagnosi
     for record in records:
         examination.add(record)
     return examination.diagnosis()
-
-
-def _finding(rule: Rule, sign: Sign, step: int) -> Finding:
-    return Finding(
-        rule=rule.code,
-        slug=rule.slug,
-        severity=sign.severity or rule.severity,
-        step=step,
-        evidence=sign.evidence,
-        threshold=sign.threshold,
-        refute=rule.refute,
-        fixes=list(rule.fixes),
-    )

@@ -172,7 +172,8 @@ class History:
             return None
         if self.baseline is not None and self.level > 0.98 * self.baseline:
             return f"the loss of {self.level:.3g} is no better than a constant answer's {self.baseline:.3g}"
-        if self.level > 0.9 * abs(self.start) and self.level > 0.3 * reference:
+        learned = self.baseline is not None and abs(self.start) < 0.7 * reference  # before, and goes on from there
+        if self.level > 0.9 * abs(self.start) and self.level > 0.3 * reference and not learned:
             return f"the loss of {self.level:.3g} has hardly fallen from {self.start:.3g}"
         return None
 

@@ -173,6 +173,14 @@ class Test(TypedDict, total=False):
     says: str
 
 
+class Training(TypedDict, total=False):
+    """The records that follow are of another training of the same script, which counts its own steps."""
+
+    kind: Literal["training"]
+    step: int
+    """Steps of the one before."""
+
+
 class Sample(TypedDict, total=False):
     """Scale-free scalars at one optimizer step, taken just before or after it."""
 

@@ -24,6 +24,7 @@ class Batch:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     target: Tensor | None
+    averaged: bool = False
 
 
 class Training:

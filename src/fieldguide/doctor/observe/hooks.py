@@ -48,6 +48,7 @@ class Hooks:
         self._looking = self._depth = 0
         self._handles: list[Any] = []
         self._discovery: list[Any] = []
+        self._settled: list[Any] = []
         self._known: list[nn.Module] = []
         self._originals: list[tuple[Any, str, Any]] = []
         self._losses = LossWatch(lambda call: self._tell(watcher.loss_called, call))
@@ -63,10 +64,7 @@ class Hooks:
             register_optimizer_step_pre_hook(lambda optimizer, *_: tell(watcher.before_step, optimizer)),
             register_optimizer_step_post_hook(lambda optimizer, *_: tell(watcher.after_step, optimizer)),
         ]
-        self._discovery = [
-            register_module_forward_pre_hook(self._module_begins),
-            register_module_forward_hook(self._module_ends, always_call=True),
-        ]
+        self.discover()
         self._losses.open()
         self._loaders.open()
         self._replace(torch.Tensor, "backward", self._backward)
@@ -74,21 +72,31 @@ class Hooks:
         self._replace(torch.amp.GradScaler, "step", self._scaler_step)
 
     def detach(self) -> None:
-        for handle in (*self._handles, *self._discovery):
+        for handle in (*self._handles, *self._discovery, *self._settled):
             handle.remove()
-        self._handles, self._discovery = [], []
+        self._handles, self._discovery, self._settled = [], [], []
         self._losses.close()
         self._loaders.close()
         while self._originals:
             owner, name, original = self._originals.pop()
             setattr(owner, name, original)
 
+    def discover(self) -> None:
+        """Every module is looked at, for the networks are not known yet, or no longer."""
+        while self._settled:
+            self._settled.pop().remove()
+        self._known = []
+        self._discovery = [
+            register_module_forward_pre_hook(self._module_begins),
+            register_module_forward_hook(self._module_ends, always_call=True),
+        ]
+
     def settle(self) -> None:
         """The networks are known: from now on they alone are hooked."""
         while self._discovery:
             self._discovery.pop().remove()
         for model in self._known:
-            self._handles += [
+            self._settled += [
                 model.register_forward_pre_hook(self._network_begins, with_kwargs=True),
                 model.register_forward_hook(self._network_ends),
             ]

@@ -29,6 +29,7 @@ from fieldguide.doctor.observe.replay import Recording, tensors
 from fieldguide.doctor.observe.sampling import StepFigures, fetched, gradients_gone, rate_of
 from fieldguide.doctor.observe.structure import (
     layer_facts,
+    learned_by,
     model_facts,
     optimizer_facts,
     parameters_of,
@@ -58,17 +59,29 @@ class Observer:
 
     def __init__(self, sink: Sink, *, preflight: bool = True):
         self.sink, self.preflight = sink, preflight
-        self.step = 0
         self.cost = 0.0
         """Seconds spent on samples and on the set-up."""
         self.excused = 0.0
         """Seconds of the set-up and of experiments, which happen once and make no sample rarer."""
-        self.recording: Recording | None = None
         self.optimizer: Optimizer | None = None
         self.hooks = Hooks(self)
+        self._former: list[weakref.ref[Optimizer]] = []
+        self._trained: list[weakref.ref[Tensor]] = []
+        """What earlier trainings of this script have learned."""
+        self._layers = LayerWatch()
+        self._scaler: Any = None
+        self._training = True
+        self._loader: DataLoader | None = None
+        self._began = perf_counter()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing is known of the training that begins."""
+        self.step = 0
+        self.recording: Recording | None = None
         self._models: list[weakref.ref[nn.Module]] = []
         self._optimizers: list[weakref.ref[Optimizer]] = []
-        self._layers = LayerWatch()
+        self._learned: list[weakref.ref[Tensor]] = []
         self._targets, self._eval_targets = Targets(), Targets()
         self._inputs, self._labels, self._eval_inputs = Feed(), Feed(labels=True), Feed()
         self._rows, self._order = Rows(), Order()
@@ -76,11 +89,9 @@ class Observer:
         self._loss: dict[str, Any] = {}
         self._detached = False
         self._broadcast: list[list[int]] | None = None
-        self._training = True
         self._calls: list[LossCall] = []
         self._last_call: LossCall | None = None
         self._output: Any = None
-        self._loader: DataLoader | None = None
         self._train_loader: DataLoader | None = None
         self._waited = 0.0
         self._batches = self._batches_before = 0
@@ -93,7 +104,6 @@ class Observer:
         self._clean: dict[int, bool] = {}
         self._stale = False
         self._clips: list[tuple[Tensor, float]] = []
-        self._scaler: Any = None
         self._skipped = 0
         self._scaled_step = 0
         self._sampling = True
@@ -104,7 +114,7 @@ class Observer:
         self._cosine: Tensor | None = None
         self._level = math.nan
         self._set_up_done = False
-        self._began = self._last = self._sampled = perf_counter()
+        self._last = self._sampled = perf_counter()
 
     def __enter__(self) -> "Observer":
         self.hooks.attach()
@@ -211,8 +221,10 @@ class Observer:
     def before_step(self, optimizer: Optimizer) -> None:
         started = perf_counter()
         self.optimizer = optimizer
+        if self._set_up_done and self._is_another(optimizer):
+            self._begin_another()
         self._know(optimizer)
-        if not self._set_up_done:
+        if not self._set_up_done and (self.step or not self._former):  # a later one has called its network unseen
             self._set_up()
             self.excused += perf_counter() - started
         if self._evaluated:
@@ -250,8 +262,30 @@ class Observer:
     # ---------------------------------------------------------------------------------------------- records
 
     def _know(self, optimizer: Optimizer) -> None:
-        if not any(ref() is optimizer for ref in self._optimizers):
+        if not any(ref() is optimizer for ref in (*self._optimizers, *self._former)):
             self._optimizers.append(weakref.ref(optimizer))
+
+    def _is_another(self, optimizer: Optimizer) -> bool:
+        """It came after the set-up and learns other parameters: the next fold, trial or phase of a script."""
+        if any(ref() is optimizer for ref in self._optimizers):
+            return False
+        if any(ref() is optimizer for ref in self._former):  # they take turns after all
+            self._optimizers, self._former = self._former + self._optimizers, []
+            self.sink({"kind": "setup", "step": self.step, "model": {"models": len(self._optimizers)}})
+            return False
+        own = {id(known) for ref in self._learned if (known := ref()) is not None}
+        return own != parameters_of(optimizer)
+
+    def _begin_another(self) -> None:
+        """The records of another training follow, which counts its own steps."""
+        self._flush()
+        self.sink({"kind": "training", "step": self.step})
+        former, losses = self._former + self._optimizers, self._losses
+        self._layers.close()
+        self._trained += self._learned
+        self._begin()
+        self._former, self._losses = former, losses
+        self.hooks.discover()
 
     def _set_up(self) -> None:
         """Everything that is known before the first step is taken."""
@@ -262,6 +296,7 @@ class Observer:
             if issubclass(type(thing), Optimizer) and not learned.isdisjoint(parameters_of(thing)):
                 self._know(thing)
         optimizers = [optimizer for ref in self._optimizers if (optimizer := ref()) is not None]
+        self._learned = learned_by(optimizers)
         record: Record = {
             "kind": "setup",
             "step": 0,
@@ -273,6 +308,9 @@ class Observer:
         }
         if self.preflight and self.recording is not None and self.recording.batches:
             record["tests"] = tests(self.recording)
+            trained = {id(parameter) for ref in self._trained if (parameter := ref()) is not None}
+            if not trained.isdisjoint(map(id, self.recording.model.parameters())):
+                record["tests"].pop("frozen_trained")  # whatever its values look like
         self.sink(record)
 
     def _facts(self) -> Record:
@@ -391,14 +429,17 @@ class Observer:
         self._last_call = None
         return more
 
-    def _finish(self, problem: BaseException | None) -> None:
+    def _flush(self) -> None:
         if self._steps:
             losses = [value for _, _, pairs, _ in self._steps for pair in pairs for value in pair if value is not None]
             self._write_steps(iter(fetched(losses)))
-        if not self._set_up_done and self._models and self._batches:
-            self._set_up()  # it never took a step
         if self._evaluated:
             self._end_evaluation()
+
+    def _finish(self, problem: BaseException | None) -> None:
+        self._flush()
+        if not self._set_up_done and self._models and self._batches:
+            self._set_up()  # it never took a step
         end: Record = {"kind": "end", "step": self.step, "batches": self._batches, "networks": len(self._models)}
         if problem is not None and not isinstance(problem, SystemExit):
             end["error"] = f"{type(problem).__name__}: {problem}".splitlines()[0][:300]

@@ -24,6 +24,8 @@ class Kept:
     call: Callable[[Tensor, Tensor], Tensor] | None = field(default=None, repr=False)
     path: Callable[[Any], Tensor] = field(default=lambda output: output, repr=False)
     """From the network's output to the loss's input."""
+    averaged: bool = False
+    """Backward was called on about the sum over the number of samples, or of terms, where the loss function sums."""
 
 
 class Recording:
@@ -73,8 +75,10 @@ def _from_call(args: Any, kwargs: Any, output: Any, call: LossCall | None, loss:
     path = _path(output, call.prediction)
     if path is None:
         return None
-    again = call.again
-    return Kept(args, kwargs, call.target.detach().clone(), again, path)
+    sizes = {len(call.target) if call.target.ndim else 1, call.prediction.numel()}
+    averaged = call.reduction == "sum" and any(size > 1 and 0.2 < factor * size < 5 for size in sizes)
+    again = (lambda output, target: factor * call.again(output, target)) if averaged else call.again
+    return Kept(args, kwargs, call.target.detach().clone(), again, path, averaged)
 
 
 def _from_output(args: Any, kwargs: Any, output: Any, loss: Tensor) -> Kept | None:

@@ -1,5 +1,6 @@
 """What a training is made of: networks, layers, parameters and optimizers, as plain facts."""
 
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -41,6 +42,11 @@ def players(optimizers: Sequence[Optimizer]) -> int:
         joined = [group for group in groups if not group.isdisjoint(own)]
         groups = [group for group in groups if group.isdisjoint(own)] + [own.union(*joined)]
     return max(1, len(groups))
+
+
+def learned_by(optimizers: Iterable[Optimizer]) -> list[weakref.ref[Tensor]]:
+    """The parameters that they learn, not kept alive."""
+    return [weakref.ref(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
 
 
 def layer_facts(models: Sequence[nn.Module]) -> list[dict[str, Any]]:

@@ -18,6 +18,8 @@ def loss_scale(twin: Twin) -> Test:
     if n < 2 or not half or not math.isfinite(whole / half):
         return {"ok": None, "says": "the halves of the batch have no loss"}
     growth = whole / half
+    if batch.averaged:
+        return {"ok": True, "figure": growth, "says": "the sum is divided by its number of terms"}
     return {
         "ok": growth < 1.5,
         "figure": growth,

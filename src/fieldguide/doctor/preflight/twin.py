@@ -19,7 +19,8 @@ class Replay(Protocol):
 
     @property
     def batches(self) -> Sequence[Any]:
-        """Dataclasses with ``args`` and ``kwargs`` of the network's forward and the loss's ``target`` (or None)."""
+        """Dataclasses with ``args`` and ``kwargs`` of the network's forward and the loss's ``target`` (or None), and
+        whether a loss that sums was ``averaged`` afterwards."""
         ...
 
     def output(self, model: nn.Module, batch: Any) -> Tensor:

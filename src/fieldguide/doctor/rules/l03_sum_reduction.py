@@ -16,7 +16,7 @@ from fieldguide.doctor.history import History
 def judge(history: History) -> Sign | None:
     test, factor, size = tested(history, "loss_scale"), history.fact("loss", "factor") or 1.0, batch_size(history) or 0
     scaled = any("scale" in sample for sample in history.samples[-1:])
-    if factor >= size > 1 and not scaled and (history.failing or _wild(history)):
+    if 1000 * size >= factor >= size > 1 and not scaled and (history.failing or _wild(history)):
         return Sign(f"backward is called on {factor:.4g} times the mean of the loss function", "the batch size")
     return Sign(test["says"], "1.5 times") if test and (history.failing or _wild(history)) else None
 

@@ -1,7 +1,8 @@
 """P01 lr-too-high: each step is so long that the loss goes up.
 
 What it looks for: a failing run whose updates are above 3 % of the weights, or point against one another (cosine
-below −0.3), or whose loss has left where it was by far.
+below −0.3), or whose loss has left where it was by far; first steps that change a third of the weights, or double
+them, in a run that has not recovered.
 Why it matters: no later step can mend what the last one broke.
 Usual causes: a rate copied from another optimizer or batch size; no warm-up; a sum where a mean was meant.
 Known false alarms: the first 20 steps of a large rate that settles (catapult), which is why it has to last.
@@ -22,6 +23,9 @@ def judge(history: History) -> Sign | None:
     ratio, early = median(ratios), history.series("update_ratio")[:5]
     if len(early) == 5 and median(early) > 0.3 and history.level > 0.25 * _reference(history):
         return Sign(f"the first updates change {median(early):.2g} of all weights", "0.3 in the first 5 steps")
+    grown = _overthrown(history)
+    if grown and history.level > 0.25 * _reference(history):
+        return Sign(*grown)
     if not history.failing:
         return None
     if not math.isfinite(ratio) or ratio > 0.03:
@@ -47,6 +51,22 @@ def judge(history: History) -> Sign | None:
             "3 times the first loss",
         )
     return None
+
+
+def _overthrown(history: History) -> tuple[str, str] | None:
+    """The weights doubled within 20 steps, and the loss rose."""
+    early = [sample for sample in history.samples if sample["step"] <= 20 and "weight_norm" in sample]
+    first, losses = early[0]["weight_norm"] if early else 0.0, history.finite[:20]
+    if not first or early[0]["step"] != 1 or max(sample["weight_norm"] for sample in early) < 2 * first:
+        return None
+    if max(losses, default=0.0) < 1.5 * abs(history.losses[0]):
+        return None
+    norm = max(sample["weight_norm"] for sample in early)
+    return (
+        f"in 20 steps the weights grew from {first:.3g} to {norm:.3g} and the loss rose from {history.losses[0]:.3g} "
+        f"to {max(losses):.3g}",
+        "twice the weights",
+    )
 
 
 def _reference(history: History) -> float:

@@ -1,8 +1,8 @@
 """P02 lr-too-low: the rate is so small that training hardly moves.
 
 What it looks for: a copy that learns three times as much in 50 steps at ten times the rate, in a run that moves
-little; updates below 1e-5 of the weights while the loss is where it began; or, among several networks, whose losses
-cannot tell, 200 steps that together can have moved the weights by 1 % at most.
+little; updates below 1e-5 of the weights while the loss is where it began; or, where no loss can
+tell (several networks, rewards), 200 steps that together can have moved the weights by 1 % at most.
 Why it matters: the run ends before it has learned.
 Usual causes: a rate in the wrong unit; a fine-tuning rate for training from scratch; a warm-up that never ends.
 Known false alarms: fine-tuning that has arrived already: its loss is low.
@@ -34,7 +34,8 @@ def judge(history: History) -> Sign | None:
             f"an update changes {ratio:.1g} of the weights and the loss is still {history.level:.3g}",
             "1e-5 of the weights",
         )
-    if not single(history) and history.step >= 200 and 0 < history.step * max(history.series("update_ratio")) < 0.01:
+    mute = not single(history) or (history.baseline is None and not history.descending)
+    if mute and history.step >= 200 and 0 < history.step * max(history.series("update_ratio")) < 0.01:
         return Sign(f"{history.step} steps of {ratio:.1g} of the weights can have moved them by 1 % at most", "1 %")
     return None
 
