@@ -62,6 +62,10 @@ class Examination:
             return []
         self.history.add(record)
         opened = [found for rule in self.rules if kind in rule.on and (found := self._judge(rule))]
+        if kind == "end" and not self.history.failing:
+            for rule in self.rules:  # samples may be far apart: what a failing run showed has passed with its failing
+                if rule.gated and rule.persistent:
+                    self.findings.pop(rule.slug, None)
         if kind in {"sample", "end"}:
             opened += self._judge_unexplained(kind == "end")
         return opened
