@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from fieldguide.doctor.attending import Doctor
+from fieldguide.doctor.examination import examine
 from fieldguide.doctor.observe import Observer
 from fieldguide.trace import Record
 
@@ -284,6 +285,23 @@ def test_optimizers_that_take_turns_are_one_training_of_several():
     last = trainings(observed(turns))[-1]
     assert len(of(last, "step")) == 17  # all but the two before the second came
     assert [r["model"]["models"] for r in of(last, "setup") if "model" in r][-1] == 2
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.0])
+def test_parameters_that_are_changed_by_hand_are_seen_to_move(rate):
+    def descent() -> None:
+        model = network()
+        for _ in range(12):
+            x, y = data()[torch.randint(320, (32,))]
+            model.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter -= rate * parameter.grad
+
+    records = observed(descent)
+    assert records[-1]["moved"] == (rate > 0)
+    assert {found.slug for found in examine(records).findings} == (set() if rate else {"missing-step"})
 
 
 def test_a_loss_by_hand_is_read_from_its_graph():

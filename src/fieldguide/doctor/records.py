@@ -296,4 +296,6 @@ class End(TypedDict, total=False):
     """Last line of its traceback."""
     where: str
     """Module that was running, and the shapes of the last five."""
+    moved: bool
+    """Without any optimizer step: parameters changed during the first backward passes, by hand."""
     steps_per_epoch: int

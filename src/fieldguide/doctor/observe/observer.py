@@ -44,6 +44,7 @@ Sink = Callable[[Record], None]
 Optimizer = torch.optim.Optimizer
 
 DISCOVERY = 4  # optimizer steps for which every module call is looked at
+WITHOUT_STEP = 10  # backward passes before a first step after which it is asked whether anything has moved
 LOOKED = 40  # training batches that are looked at in full
 TOLD = (2, 5, 20, 40)  # steps after which facts about the data are told again
 COSTLY = 0.02  # share of the time above which samples become rarer
@@ -103,6 +104,8 @@ class Observer:
         self._eval_seen = 0
         self._clean: dict[int, bool] = {}
         self._stale = False
+        self._at_first: list[Tensor] = []
+        self._moved = False
         self._clips: list[tuple[Tensor, float]] = []
         self._skipped = 0
         self._scaled_step = 0
@@ -192,6 +195,10 @@ class Observer:
             and (found := call_in_graph(loss)) is not None
         ):
             self._calls = [found]
+        if not self.step and self._batches in {0, WITHOUT_STEP - 1}:
+            norms = self._norms()
+            self._moved = any(not torch.equal(a, b) for a, b in zip(self._at_first, norms, strict=False))
+            self._at_first = norms
         if self._calls:
             call = self._last_call = self._calls[-1]
             if self._batches < LOOKED or self._sampling:
@@ -429,6 +436,10 @@ class Observer:
         self._last_call = None
         return more
 
+    def _norms(self) -> list[Tensor]:
+        """Of every parameter, to see later whether anything has changed them."""
+        return [p.norm() for ref in self._models if (model := ref()) is not None for p in model.parameters()]
+
     def _flush(self) -> None:
         if self._steps:
             losses = [value for _, _, pairs, _ in self._steps for pair in pairs for value in pair if value is not None]
@@ -441,6 +452,8 @@ class Observer:
         if not self._set_up_done and self._models and self._batches:
             self._set_up()  # it never took a step
         end: Record = {"kind": "end", "step": self.step, "batches": self._batches, "networks": len(self._models)}
+        if not self.step:
+            end["moved"] = self._moved
         if problem is not None and not isinstance(problem, SystemExit):
             end["error"] = f"{type(problem).__name__}: {problem}".splitlines()[0][:300]
         self.sink(end)

@@ -14,7 +14,7 @@ from fieldguide.doctor.history import History
 
 
 def judge(history: History) -> Sign | None:
-    tensors = history.setup.get("tensors", {})
+    tensors = history.setup.get("tensors", {}) if history.setup.get("optimizers") != [] else {}
     lost = [
         name
         for name, facts in tensors.items()

@@ -4,8 +4,8 @@ What it looks for: backward passes without any optimizer step; or optimizer step
 changed by a bit.
 Why it matters: nothing is learned.
 Usual causes: optimizer.step() missing; an optimizer over other parameters than the network's; a rate of zero.
-Known false alarms: a schedule that begins at a rate of exactly zero, for a step or two; a run that has arrived and
-moves no more.
+Known false alarms: updates written by hand, which do change the parameters; a schedule that begins at a rate of
+exactly zero, for a step or two; a run that has arrived and moves no more.
 Fix: call optimizer.step() after backward, on the optimizer of this network.
 """
 
@@ -15,7 +15,7 @@ from fieldguide.doctor.history import History
 
 def judge(history: History) -> Sign | None:
     end = history.end or {}
-    if end and history.step == 0 and end.get("batches", 0) >= 10:
+    if end and history.step == 0 and end.get("batches", 0) >= 10 and not end.get("moved"):
         return Sign(f"backward was called {end['batches']} times and no optimizer took a step", "any")
     samples = history.samples
     if len(samples) >= 3 and all(sample.get("unchanged") for sample in samples):
