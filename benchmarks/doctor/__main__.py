@@ -3,6 +3,7 @@
 --seeds N       trainings of every case (3)
 --runs FOLDER   where recordings are kept (runs/doctor-board); what is there already is not run again
 --judge         only judge what has been recorded
+--likelihoods   how often each finding is the cause: what causes.WEIGHTS is made from
 --mistakes      a line for every run that was missed, misnamed or falsely alarmed
 --program NAME, --fault NAME   only these
 """
@@ -10,7 +11,7 @@
 import argparse
 from pathlib import Path
 
-from benchmarks.doctor.board import cases, judge, mistakes, record_all, table
+from benchmarks.doctor.board import cases, judge, likelihoods, mistakes, record_all, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
 BEGIN, END = "<!-- scoreboard -->\n", "<!-- /scoreboard -->"
@@ -32,6 +33,7 @@ def main() -> None:
     options.add_argument("--judge", action="store_true")
     options.add_argument("--write", action="store_true")
     options.add_argument("--mistakes", action="store_true")
+    options.add_argument("--likelihoods", action="store_true")
     options.add_argument("--program")
     options.add_argument("--fault")
     asked = options.parse_args()
@@ -49,6 +51,8 @@ def main() -> None:
         print(f"{name:<50} {figure}")
     if asked.write:
         write(figures, sum(one.ill for one in judged), asked.seeds)
+    if asked.likelihoods:
+        print(*(f"{slug:<30} {share:.2f} ({count})" for slug, share, count in likelihoods(judged)), sep="\n")
     if asked.mistakes:
         print(*mistakes(judged), sep="\n")
 

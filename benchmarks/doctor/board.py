@@ -204,6 +204,21 @@ def table(judged: list[Judged]) -> list[tuple[str, str]]:
     return lines
 
 
+def likelihoods(judged: list[Judged]) -> Iterator[tuple[str, float, int]]:
+    """How often each finding that nothing explains is a right cause, over the ill runs of the development part.
+
+    Slug, share with one success and one failure added (Laplace), count; ``causes.WEIGHTS`` is made from them.
+    """
+    right: dict[str, list[bool]] = {}
+    for one in judged:
+        if one.ill and one.case.program in DEVELOPMENT:
+            for found in one.diagnosis.findings:
+                if found.severity != "info" and found.suppressed_by is None:
+                    right.setdefault(found.slug, []).append(found.slug in CAUSES[one.case.fault].causes)
+    for slug, hits in sorted(right.items(), key=lambda pair: -len(pair[1])):
+        yield slug, (sum(hits) + 1) / (len(hits) + 2), len(hits)
+
+
 def mistakes(judged: list[Judged]) -> list[str]:
     """One line for every run that was missed, misnamed or falsely alarmed."""
     lines = []

@@ -16,6 +16,8 @@ from fieldguide.doctor.history import History
 
 def judge(history: History) -> Sign | None:
     losses = history.finite
+    if len(losses) < len(history.losses):
+        return None
     share = history.level / history.baseline if history.baseline else 0.0
     falling = len(losses) >= 20 and history.descending
     if 0 < len(losses) < 100 and share > (0.5 if falling else 0.95):
