@@ -324,6 +324,37 @@ def newton_that_has_arrived():
         optimizer.step(closure)
 
 
+@odd
+def an_optimizer_for_each_layer():
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+    optimizers = [torch.optim.Adam(net[0].parameters(), lr=1e-2), torch.optim.SGD(net[2].parameters(), lr=0.1)]
+    x, y = points()
+    for _ in range(60):
+        rows = torch.randint(len(x), (32,))
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        F.cross_entropy(net(x[rows]), y[rows]).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+@odd
+def a_value_beside_a_policy():
+    policy, value = nn.Linear(4, 2), nn.Linear(4, 1)
+    optimizer = torch.optim.Adam([*policy.parameters(), *value.parameters()], lr=1e-2)
+    right = torch.randn(4, 2)
+    for _ in range(100):
+        state = torch.randn(64, 4)
+        choice = torch.distributions.Categorical(logits=policy(state))
+        action = choice.sample()
+        reward = ((state @ right).argmax(1) == action).float()
+        gain = reward - value(state)[:, 0].detach()
+        loss = -(choice.log_prob(action) * gain).mean() + 0.1 * F.mse_loss(value(state)[:, 0], reward)
+        optimizer.zero_grad()
+        (loss - 0.05 * choice.entropy().mean()).backward()
+        optimizer.step()
+
+
 def recorded(run: Callable[[], None]) -> list[Record]:
     records: list[Record] = []
     torch.manual_seed(0)

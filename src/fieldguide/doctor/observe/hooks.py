@@ -50,6 +50,8 @@ class Hooks:
         self._discovery: list[Any] = []
         self._settled: list[Any] = []
         self._known: list[nn.Module] = []
+        self._new: nn.Module | None = None
+        """In its first call."""
         self._originals: list[tuple[Any, str, Any]] = []
         self._losses = LossWatch(lambda call: self._tell(watcher.loss_called, call))
         self._loaders = LoaderWatch(lambda loader, seconds: self._tell(watcher.batch_read, loader, seconds))
@@ -61,7 +63,7 @@ class Hooks:
     def attach(self) -> None:
         tell, watcher = self._tell, self.watcher
         self._handles = [
-            register_optimizer_step_pre_hook(lambda optimizer, *_: tell(watcher.before_step, optimizer)),
+            register_optimizer_step_pre_hook(self._step_begins),
             register_optimizer_step_post_hook(lambda optimizer, *_: tell(watcher.after_step, optimizer)),
         ]
         self.discover()
@@ -88,7 +90,7 @@ class Hooks:
         self._known = []
         self._discovery = [
             register_module_forward_pre_hook(self._module_begins),
-            register_module_forward_hook(self._module_ends, always_call=True),
+            register_module_forward_hook(self._module_ends, with_kwargs=True, always_call=True),
         ]
 
     def settle(self) -> None:
@@ -110,17 +112,22 @@ class Hooks:
         if self._depth == 1 and next(module.parameters(), None) is not None:
             if not any(module is known for known in self._known):
                 self._known.append(module)
-                # Keywords reach only hooks of the module itself; this one goes when the networks are known.
+                # Keywords reach only hooks of the module itself, and those only from the next call on.
                 self._discovery.append(module.register_forward_pre_hook(self._keywords, with_kwargs=True))
+                self._new = module
             self._tell(self.watcher.network_called, module, args, {}, torch.is_grad_enabled())
 
     def _keywords(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._here and self._depth == 1 and kwargs:
             self._tell(self.watcher.network_called, module, args, kwargs, torch.is_grad_enabled())
 
-    def _module_ends(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _module_ends(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if self._here:
             self._depth = max(0, self._depth - 1)
+            if self._depth == 0 and module is self._new:
+                self._new = None
+                if kwargs:
+                    self._tell(self.watcher.network_called, module, args, kwargs, torch.is_grad_enabled())
             if self._depth == 0 and any(module is known for known in self._known):
                 self._tell(self.watcher.network_answered, module, output)
 
@@ -130,7 +137,27 @@ class Hooks:
     def _network_ends(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._tell(self.watcher.network_answered, module, output)
 
-    # --------------------------------------------------------------------------------------------- functions
+    # -------------------------------------------------------------------------------------- steps, functions
+
+    def _step_begins(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A step that is given a closure begins when the closure has first been called: it makes the gradients."""
+        closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
+        if not callable(closure) or not self._here:
+            self._tell(self.watcher.before_step, optimizer)
+            return None
+        waiting = True
+
+        def evaluate() -> Any:
+            nonlocal waiting
+            result = closure()
+            if waiting:
+                waiting = False
+                self._tell(self.watcher.before_step, optimizer)
+            return result
+
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": evaluate}
+        return (args[0], evaluate, *args[2:]), kwargs
 
     def _replace(self, owner: Any, name: str, replacement: Callable[[Any], Any]) -> None:
         original = getattr(owner, name)
@@ -153,8 +180,8 @@ class Hooks:
     def _clip(self, original: Any) -> Any:
         def clip_grad_norm_(
             parameters: Any,
-            max_norm: float,
-            norm_type: float = 2.0,
+            max_norm: Any,
+            norm_type: Any = 2.0,
             error_if_nonfinite: bool = False,
             foreach: Any = None,
         ) -> Tensor:

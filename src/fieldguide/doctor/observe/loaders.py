@@ -54,9 +54,11 @@ class _Timed:
 
 def loader_facts(loader: DataLoader) -> dict[str, Any]:
     facts: dict[str, Any] = {"workers": loader.num_workers, "drop_last": bool(getattr(loader, "drop_last", False))}
-    if loader.batch_size:
-        facts["batch_size"] = loader.batch_size
-    sampler = getattr(loader, "sampler", None)
+    if size := loader.batch_size or getattr(loader.batch_sampler, "batch_size", None):
+        facts["batch_size"] = size
+    sampler: Any = loader
+    while (inner := getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)) is not None:
+        sampler = inner  # a batch sampler may hold another, and that one the order
     if isinstance(sampler, RandomSampler | SequentialSampler):
         facts["shuffle"] = isinstance(sampler, RandomSampler)
     with suppress(TypeError):  # a stream has no length

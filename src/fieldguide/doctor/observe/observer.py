@@ -35,6 +35,7 @@ from fieldguide.doctor.observe.structure import (
     parameters_of,
     players,
     tensor_facts,
+    wraps,
 )
 from fieldguide.doctor.preflight import tests
 from fieldguide.doctor.preflight.batches import Evaluations, Feed, Order, Rows, worker_generators
@@ -93,17 +94,21 @@ class Observer:
         self._calls: list[LossCall] = []
         self._last_call: LossCall | None = None
         self._output: Any = None
+        self._main: weakref.ref[Tensor] | None = None
+        """What the network was given since the last backward pass."""
         self._train_loader: DataLoader | None = None
         self._waited = 0.0
         self._batches = self._batches_before = 0
         self._losses: list[tuple[Tensor, Tensor | None]] = []
+        self._counted = 0
+        """Of these when the step began; a closure that is called again within it tries other weights."""
         self._steps: list[tuple[int, float, list[tuple[Tensor, Tensor | None]], float]] = []
         self._evaluated: list[tuple[Tensor, int, tuple[Tensor, Tensor] | None]] = []
         self._eval_mode = False
         self._eval_main: Tensor | None = None
         self._eval_seen = 0
         self._clean: dict[int, bool] = {}
-        self._stale = False
+        self._asked = self._stale = False
         self._at_first: list[Tensor] = []
         self._moved = False
         self._clips: list[tuple[Tensor, float]] = []
@@ -152,7 +157,8 @@ class Observer:
             self._eval_mode, self._eval_main = model.training, main
             return
         self._training = model.training
-        if self._batches < LOOKED:
+        again, self._main = self._main is not None and self._main() is main, weakref.ref(main)
+        if self._batches < LOOKED and not again:
             self._inputs.add(main)
             self._rows.add(main)
         if self.recording is not None and model is self.recording.model:
@@ -180,6 +186,7 @@ class Observer:
 
     def before_backward(self, loss: Tensor) -> None:
         if self._sampling:
+            self._asked = True
             for ref in self._optimizers:
                 optimizer = ref()
                 if optimizer is not None and not self._clean.get(id(optimizer), True):
@@ -210,7 +217,7 @@ class Observer:
             self._loss = self._loss or loss_facts(call, loss)
         if self.recording is not None and self._output is not None:
             self.recording.answered(self._output, loss, self._calls[-1] if self._calls else None)
-        self._calls, self._output = [], None
+        self._calls, self._output, self._main = [], None, None
         self._batches += 1
         self._train_loader = self._loader or self._train_loader
 
@@ -231,6 +238,7 @@ class Observer:
         if self._set_up_done and self._is_another(optimizer):
             self._begin_another()
         self._know(optimizer)
+        self._counted = len(self._losses)
         if not self._set_up_done and (self.step or not self._former):  # a later one has called its network unseen
             self._set_up()
             self.excused += perf_counter() - started
@@ -243,9 +251,9 @@ class Observer:
     def after_step(self, optimizer: Optimizer) -> None:
         now = perf_counter()
         self.step += 1
-        self._steps.append((self.step, now - self._last, self._losses, rate_of(optimizer)))
+        self._steps.append((self.step, now - self._last, self._losses[: self._counted], rate_of(optimizer)))
         self._losses = []
-        if self._sampling and self.step > 1 and not self._clean.get(id(optimizer), True):
+        if self._asked and self.step > 1 and not self._clean.get(id(optimizer), True):
             self._stale = True
         if self._before is not None and self._before.optimizer is optimizer:
             self._cosine, self._before = self._before.cosine_with_next(), None
@@ -259,7 +267,7 @@ class Observer:
                 self._spacing = min(2 * max(self._spacing, every(self.step)), 1000)
         if self.step == DISCOVERY:
             self.hooks.settle()
-        self._sampling = self.step + 1 >= self._next
+        self._sampling, self._asked = self.step + 1 >= self._next, False
         self._clean[id(optimizer)] = False
         if self._sampling:
             models = [model for ref in self._models if (model := ref()) is not None]
@@ -300,7 +308,7 @@ class Observer:
         models = [model for ref in self._models if (model := ref()) is not None]
         learned = {id(parameter) for model in models for parameter in model.parameters()}
         for thing in gc.get_objects():  # the second optimizer of a GAN has not stepped yet
-            if issubclass(type(thing), Optimizer) and not learned.isdisjoint(parameters_of(thing)):
+            if issubclass(type(thing), Optimizer) and not learned.isdisjoint(parameters_of(thing)) and not wraps(thing):
                 self._know(thing)
         optimizers = [optimizer for ref in self._optimizers if (optimizer := ref()) is not None]
         self._learned = learned_by(optimizers)

@@ -34,6 +34,11 @@ def parameters_of(optimizer: Optimizer) -> set[int]:
     return {id(p) for group in getattr(optimizer, "param_groups", ()) for p in group["params"]}
 
 
+def wraps(optimizer: Optimizer) -> bool:
+    """Whether it hands its steps to an optimizer inside it, as those of accelerate and Lightning do."""
+    return any(isinstance(value, Optimizer) for value in vars(optimizer).values())
+
+
 def players(optimizers: Sequence[Optimizer]) -> int:
     """Optimizers that have no parameter in common: two for a GAN, one for two trainings of one network in turn."""
     groups: list[set[int]] = []

@@ -8,6 +8,8 @@ Known false alarms: likelihoods of densities and critics, which may be negative:
 Fix: minimise the loss itself.
 """
 
+import math
+
 from fieldguide.doctor.facts import loss_name, single
 from fieldguide.doctor.finding import Fix, Rule, Sign, exact
 from fieldguide.doctor.history import History
@@ -31,7 +33,15 @@ def judge(history: History) -> Sign | None:
     negative = [loss for loss in history.finite[:20] if loss < 0]
     if len(negative) < min(3, len(history.finite)) or not negative or (value is not None and value > 0):
         return None
+    factor = history.fact("loss", "factor") or 1.0
+    if not math.isclose(factor, 1.0, rel_tol=1e-3) and not _sign(factor):
+        return None
     return Sign(f"backward is called on {negative[-1]:.3g}, and {name} is never negative", "0")
+
+
+def _sign(factor: float) -> bool:
+    """Minus one, or that over the micro-batches of a step: other factors come of what is added to the loss."""
+    return factor < 0 and math.isclose(1 / factor, round(1 / factor), rel_tol=1e-3)
 
 
 RULE = Rule(
