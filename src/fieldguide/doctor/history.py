@@ -162,7 +162,7 @@ class History:
             return None
         reference = self.baseline if self.baseline and self.baseline > 0 else abs(self.start)
         risen = self.level - self.best
-        if self.baseline is None and self.best < 0:  # rewards and critics have no floor to be measured from
+        if self.best < 0:  # rewards, critics and densities have no floor to be measured from
             return None
         if risen > max(self.best, 0.1 * reference) and risen > 4 * self.noise:
             return f"the loss is {self.level:.3g} and has been {self.best:.3g}"

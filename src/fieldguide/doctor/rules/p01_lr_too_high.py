@@ -17,7 +17,8 @@ from fieldguide.doctor.history import History
 
 
 def judge(history: History) -> Sign | None:
-    ratios, cosines = history.series("update_ratio", 5), history.series("update_cosine", 5)
+    ratios = [ratio for ratio in history.series("update_ratio") if math.isfinite(ratio)][-5:]
+    cosines = history.series("update_cosine", 5)
     if not ratios or history.step < 5:
         return None
     ratio, early = median(ratios), history.series("update_ratio")[:5]
@@ -28,7 +29,7 @@ def judge(history: History) -> Sign | None:
         return Sign(*grown)
     if not history.failing:
         return None
-    if not math.isfinite(ratio) or ratio > 0.03:
+    if ratio > 0.03:
         return Sign(
             f"an update changes {ratio:.2g} of the weights and {history.failing}",
             "3 % of the weights",
