@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from fieldguide.doctor.observe.crash import LastCall, what_was_seen
 from fieldguide.doctor.observe.hooks import Hooks, compiled
 from fieldguide.doctor.observe.layers import LayerWatch
 from fieldguide.doctor.observe.loaders import loader_facts
@@ -94,6 +95,7 @@ class Observer:
         self._calls: list[LossCall] = []
         self._last_call: LossCall | None = None
         self._output: Any = None
+        self._call: LastCall | None = None
         self._main: weakref.ref[Tensor] | None = None
         """What the network was given since the last backward pass."""
         self._train_loader: DataLoader | None = None
@@ -152,6 +154,7 @@ class Observer:
         given = tensors((args, kwargs))
         if not given:
             return
+        self._call = LastCall(model, args, kwargs)
         main = next((t for t in given if t.is_floating_point() and t.ndim > 1), given[0])
         if not learning:
             self._eval_mode, self._eval_main = model.training, main
@@ -429,10 +432,11 @@ class Observer:
             "data_wait": min(1.0, self._waited / max(now - self._sampled, 1e-9)),
             "seconds": median(seconds),
             "backwards": (self._batches - self._batches_before) / max(1, len(seconds)),
-            "stale_gradient": self._stale,
             "training": self._training,
             "memory": _memory(),
         }
+        if self._asked:
+            more["stale_gradient"] = self._stale
         if self._targets.baseline is not None:
             more["baseline"] = self._targets.baseline
         pair = self._last_call.correct() if self._last_call is not None else None
@@ -464,6 +468,8 @@ class Observer:
             end["moved"] = self._moved
         if problem is not None and not isinstance(problem, SystemExit):
             end["error"] = f"{type(problem).__name__}: {problem}".splitlines()[0][:300]
+            if isinstance(problem, Exception) and (seen := what_was_seen(problem, self._call)):
+                end["where"] = seen
         self.sink(end)
 
 

@@ -34,7 +34,8 @@ def judge(history: History) -> Sign | None:
             f"an update changes {ratio:.1g} of the weights and the loss is still {history.level:.3g}",
             "1e-5 of the weights",
         )
-    mute = not single(history) or (history.baseline is None and not history.descending)
+    poor = not history.baseline or history.best < 0 or history.level > 0.5 * history.baseline
+    mute = not single(history) or (poor and not history.descending)
     if mute and history.step >= 200 and 0 < history.step * max(history.series("update_ratio")) < 0.01:
         return Sign(f"{history.step} steps of {ratio:.1g} of the weights can have moved them by 1 % at most", "1 %")
     return None

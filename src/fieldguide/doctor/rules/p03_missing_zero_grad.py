@@ -13,9 +13,13 @@ from fieldguide.doctor.history import History
 
 
 def judge(history: History) -> Sign | None:
-    if not history.last.get("stale_gradient"):
+    known = [sample["stale_gradient"] for sample in history.samples if "stale_gradient" in sample]
+    if sum(known[-5:]) < 3 or not known[-1]:
         return None
-    return Sign(f"at step {history.step} backward added to gradients that the step before had used already", "any")
+    return Sign(
+        f"at step {history.step} backward added to gradients that the step before had used already",
+        "3 of the last 5 samples",
+    )
 
 
 RULE = Rule(
@@ -23,6 +27,7 @@ RULE = Rule(
     slug="missing-zero-grad",
     judge=judge,
     gated=False,
+    persistent=False,
     severity="critical",
     fixes=(Fix("Call optimizer.zero_grad() before every backward pass of a new step", "zero_grad"),),
     refute="The gradients are None or zero right before backward.",
