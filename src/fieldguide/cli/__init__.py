@@ -4,6 +4,7 @@ Every mistake a user can make is one line on stderr and exit code 2. Nothing her
 """
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ VERBS = {
     "export": "Write a trained network as ONNX or torch.export, compared with the original first.",
     "look": "Look into a network (look cam RUN IMAGE, filters, maps, attention) or ahead (look schedule, rate).",
     "report": "Draw a run's figures and report.html again.",
+    "compare": "Set runs beside each other: recipes, results, curves.",
     "lookup": 'Look a pattern up: fieldguide lookup mask "Causal() & Window(64)".',
     "check": "Describe this machine and installation, ready to paste into a bug report.",
 }
@@ -54,6 +56,9 @@ def build_app() -> App:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb and exit with its code: 0 done, 2 bad input, 130 interrupted, 143 terminated, 1 a defect."""
     plain_text_everywhere()
+    observed = sys.argv[1:2] == ["doctor"]  # a script under observation dies as it would alone
+    if not observed and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
@@ -86,6 +91,11 @@ def run(arguments: list[str]) -> int:
         )
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _terminate(number: int, frame: object) -> None:
+    """As Ctrl-C: whatever is half done is cleared away on the way out."""
+    raise SystemExit(TERMINATED)
 
 
 def _sentence(mistake: CycloptsError) -> str:

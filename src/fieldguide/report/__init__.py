@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from fieldguide import trace
-from fieldguide.errors import DamagedFile, FieldguideError
 from fieldguide.metrics import confusion_matrix, reliability
 from fieldguide.report import story
 from fieldguide.report.calibration import draw_reliability, story_of
@@ -13,6 +11,7 @@ from fieldguide.report.examples import Examples
 from fieldguide.report.mistakes import draw_mistakes
 from fieldguide.report.page import Picture, write_page
 from fieldguide.report.predictions import Predictions, worst_mistakes
+from fieldguide.report.records import read_records
 from fieldguide.report.scatter import Numbers, draw_scatter
 
 __all__ = ["Examples", "Numbers", "Predictions", "build_report", "worst_mistakes"]
@@ -53,15 +52,3 @@ def build_report(run: Path) -> Path:
         examples=Examples.load(run),
         commands=story.next_commands(run, finished=records[-1]["kind"] == "test"),
     )
-
-
-def read_records(run: Path) -> list[trace.Record]:
-    """A run's metrics; raises FieldguideError when there are none, DamagedFile when a line is not a record."""
-    file = run / "metrics.jsonl"
-    try:
-        records = list(trace.read(file)) if file.exists() else []
-    except ValueError as problem:
-        raise DamagedFile(str(problem)) from None
-    if not any(r["kind"] == "step" for r in records):
-        raise FieldguideError(f"{run} has no finished training step, so there is nothing to report")
-    return records

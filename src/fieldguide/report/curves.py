@@ -31,7 +31,7 @@ def draw_curves(records: Sequence[Record], file: Path) -> Path:
         _line(loss, step_x, smooth([r["loss"] for r in steps]), BLUE, "training, smoothed", behind=steps)
         _line(loss, epoch_x, [r.get("val_loss") for r in epochs], ORANGE, "validation", marker=True)
         loss.set_title("loss")
-        _log_scale_where_it_helps(loss, [r["loss"] for r in steps])
+        log_scale_where_it_helps(loss, [r["loss"] for r in steps])
         loss.legend(loc="upper right", labelcolor="linecolor", handlelength=1.2)
 
         for axis in middle:
@@ -84,7 +84,8 @@ def _percent_limits(values: Sequence[float]) -> tuple[float, float]:
     return max(min(values) - 0.1 * gap, 100 - 2 * gap), min(max(values) + 0.3 * gap, 100 + 0.1 * gap)
 
 
-def _log_scale_where_it_helps(axis: "Axes", values: Sequence[float]) -> None:
+def log_scale_where_it_helps(axis: "Axes", values: Sequence[float]) -> None:
+    """For positive values that span more than a factor of 30."""
     shown = [v for v in values if isfinite(v) and v > 0]
     if shown and len(shown) == len(values) and max(shown) > 30 * min(shown):
         axis.set_yscale("log")

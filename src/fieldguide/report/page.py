@@ -64,6 +64,24 @@ def write_page(
     commands: Sequence[str],
 ) -> Path:
     """Write ``report.html`` into the run folder from these parts and the recipe and environment that lie there."""
+    values = {
+        "title": title,
+        "subtitle": subtitle,
+        "tiles": tiles,
+        "pictures": pictures,
+        "scores": scores,
+        "unit": unit,
+        "examples": examples,
+        "mistakes": mistakes,
+        "commands": commands,
+        "recipe": list(flat(_read(run / "recipe.toml", tomllib.loads))),
+        "environment": list(flat(_read(run / "environment.json", json.loads))),
+    }
+    return write_template(run / "report.html", "report.html.j2", values)
+
+
+def write_template(file: Path, template: str, values: Mapping[str, Any]) -> Path:
+    """Render one of the package's templates into ``file``; what it shows is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     templates = Environment(
@@ -73,21 +91,7 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = templates.get_template("report.html.j2").render(
-        title=title,
-        subtitle=subtitle,
-        tiles=tiles,
-        pictures=pictures,
-        scores=scores,
-        unit=unit,
-        examples=examples,
-        mistakes=mistakes,
-        commands=commands,
-        recipe=list(_flat(_read(run / "recipe.toml", tomllib.loads))),
-        environment=list(_flat(_read(run / "environment.json", json.loads))),
-    )
-    file = run / "report.html"
-    replace_text(file, page)
+    replace_text(file, templates.get_template(template).render(values))
     return file
 
 
@@ -95,11 +99,11 @@ def _read(file: Path, parse: Any) -> Mapping[str, Any]:
     return parse(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """``{"optimizer": {"lr": 1}}`` as ``("optimizer.lr", "1")``, as options are named; without empty values."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         elif value not in (None, [], ""):
             yield f"{prefix}{key}", _shown(value)
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 INK, FAINT, RULE, GRID = "#24292f", "#6e7781", "#d0d7de", "#eaeef2"
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
+SERIES = (BLUE, ORANGE, GREEN, "#cc79a7", "#e69f00", "#56b4e9", INK)
+"""One after the other for things of a kind."""
 DOTS_PER_INCH = 160
 
 STYLE = {
