@@ -7,7 +7,19 @@ minutes; they are run by themselves.
 import subprocess
 import sys
 
-BENCHMARKS = ("overhead", "attention", "zoo", "accuracy", "kills", "generate", "clipping", "texts")
+BENCHMARKS = (
+    "overhead",
+    "attention",
+    "zoo",
+    "accuracy",
+    "kills",
+    "faults",
+    "saves",
+    "generate",
+    "clipping",
+    "texts",
+    "profiles",
+)
 
 if __name__ == "__main__":
     failed = []

@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-ORACLES = ("timm", "transformers", "diffusers")
-"""Independent implementations that parity tests compare with; installed by the `parity` extra."""
+ORACLES = ("timm", "transformers", "diffusers", "accelerate", "lightning")
+"""What tests compare with or train beside; installed by the extras `parity` and `trainers`."""
 
 torch.set_num_threads(1)
 # A slow machine must not turn a property into a failure, and a failure must come again on the next run.
@@ -23,7 +23,7 @@ settings.load_profile("fieldguide")
 def pytest_report_header() -> str:
     missing = [name for name in ORACLES if importlib.util.find_spec(name) is None]
     return f"oracles: {', '.join(name for name in ORACLES if name not in missing)}" + (
-        f"; NOT installed, their parity tests are skipped: {', '.join(missing)}" if missing else ""
+        f"; NOT installed, their tests are skipped: {', '.join(missing)}" if missing else ""
     )
 
 

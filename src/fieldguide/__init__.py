@@ -26,6 +26,8 @@ _HOME = {
     "lr_range_test": "fieldguide.train.range_test",
     "Recipe": "fieldguide.train.recipe",
     "Doctor": "fieldguide.doctor.attending",
+    "profile": "fieldguide.profile",
+    "complexity": "fieldguide.profile",
 }
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604  (names, loaded lazily)

@@ -1,14 +1,14 @@
 """What happened in a run, as plain numbers: one JSON object a line. Needs no torch, so anything can write or read it.
 
-Four kinds of record: ``step`` after every optimizer step, ``epoch`` after every pass over the training part,
-``test`` once at the end, and ``sample`` – scale-free scalars taken every few steps (a run's ``trace.jsonl``).
+Five kinds of record: ``step`` after every optimizer step, ``epoch`` after every pass over the training part,
+``test`` once at the end, ``sample`` – scale-free scalars taken every few steps (a run's ``trace.jsonl``) –, and
+``failure`` whenever something went wrong.
 """
 
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -32,6 +32,8 @@ class Step(TypedDict):
     """What this step consumed: samples, or tokens where the objective counts tokens."""
     seconds: float
     """Wall time of this step, waiting for its data included."""
+    left_out: NotRequired[bool]
+    """True when no step was taken because its batch was bad; ``loss`` and ``grad_norm`` are not finite then."""
 
 
 class Epoch(TypedDict):
@@ -77,6 +79,22 @@ class Sample(TypedDict):
     """Share of the wall time since the last sample spent waiting for data, 0 to 1."""
 
 
+class Failure(TypedDict):
+    """Something went wrong: a save, memory that ran out, a bad batch; the training may have gone on."""
+
+    kind: Literal["failure"]
+    step: int
+    epoch: int
+    message: NotRequired[str]
+    """What a person was told, where training went on."""
+    batch: NotRequired[int]
+    """Number in the epoch's order of the first batch of a bad step, from 0."""
+    loss: NotRequired[float]
+    grad_norm: NotRequired[float]
+    parameters: NotRequired[list[str]]
+    """Those whose gradient or value is not finite."""
+
+
 class Log:
     """Append-only file of records: each line is with the operating system when ``write`` returns.
 
@@ -107,12 +125,6 @@ class Log:
         written = self.path.stat().st_size if self.path.exists() else 0
         return written + len(self._pending)
 
-    def sync(self) -> None:
-        """Brings what is written to the disk, so that no checkpoint refers to lines that a power cut can take."""
-        if self._file is not None:
-            with suppress(OSError):
-                os.fsync(self._file)
-
     def rewind(self, position: int) -> None:
         """Cuts the file back to ``position``, so that a resumed run continues where its checkpoint was taken."""
         self._pending = b""
@@ -137,7 +149,7 @@ def read(path: Path, kind: str | None = None) -> Iterator[Record]:
                 return
             try:
                 record = {key: _number(value) for key, value in json.loads(line).items()}
-            except (ValueError, AttributeError):
+            except (ValueError, AttributeError, RecursionError):
                 raise ValueError(f"{path}, line {number}: not a JSON object") from None
             if kind is None or record.get("kind") == kind:
                 yield record

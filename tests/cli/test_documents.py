@@ -58,6 +58,7 @@ def test_options_that_are_shown_exist(page: Path, capsys: pytest.CaptureFixture[
     for verb in (
         "train",
         "eval",
+        "profile",
         "export",
         "look cam",
         "look maps",
@@ -65,6 +66,7 @@ def test_options_that_are_shown_exist(page: Path, capsys: pytest.CaptureFixture[
         "look rate",
         "look attention",
         "generate",
+        "doctor check",
     ):
         assert run([*verb.split(), "--help"]) == 0
     known = capsys.readouterr().out + " --png --length --resume --help --version --kills"

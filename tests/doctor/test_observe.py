@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 import math
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from fieldguide.doctor.attending import Doctor
 from fieldguide.doctor.examination import examine
 from fieldguide.doctor.observe import Observer
+from fieldguide.doctor.records import flaw
 from fieldguide.trace import Record
 
 
@@ -398,3 +400,68 @@ def test_intent_is_heard():
             F.cross_entropy(model(x), y).backward()
             optimizer.step()
     assert "parameter-not-in-optimizer" not in [finding.slug for finding in doctor.diagnosis().findings]
+
+
+def test_a_step_with_a_closure_is_measured_after_its_first_evaluation():
+    model, losses = network(), []
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=3)
+    x, y = data().tensors
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        losses.append(loss.item())
+        return loss
+
+    def run() -> None:
+        for _ in range(4):
+            losses.append(math.nan)
+            optimizer.step(closure)
+
+    records = observed(run)
+    (setup,) = (record for record in of(records, "setup") if "tensors" in record)
+    assert {facts["gradient"] for facts in setup["tensors"].values()} == {"there"}
+    assert setup["tests"]["connected"]["ok"] is True
+    firsts = [after for before, after in itertools.pairwise(losses) if math.isnan(before)]
+    assert [record["loss"] for record in of(records, "step")] == pytest.approx(firsts, rel=1e-6)
+
+
+class Keyed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        return self.inner(x) if scale is None else self.inner(x) * scale
+
+
+@pytest.mark.parametrize("place", ["first", "keyword", "both"])
+def test_the_first_batch_is_seen_once_however_it_is_given(place):
+    model = Keyed()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = data().tensors
+
+    def run() -> None:
+        for part in range(3):
+            a = x[32 * part : 32 * part + 32]
+            call = {"first": lambda a: model(a), "keyword": lambda a: model(x=a)}
+            output = call.get(place, lambda a: model(a, scale=torch.ones(())))(a)
+            optimizer.zero_grad()
+            F.cross_entropy(output, y[32 * part : 32 * part + 32]).backward()
+            optimizer.step()
+
+    with Observer((records := []).append) as observer:
+        run()
+    setup = of(records, "setup")
+    assert setup[0]["inputs"]["samples"] == 32
+    assert setup[-1]["inputs"]["samples"] == 64
+    assert setup[-1]["inputs"]["duplicates"] == 0
+    assert observer.recording is not None
+    assert len(observer.recording.batches) == 3
+    assert ("scale" in observer.recording.batches[0].kwargs) == (place == "both")
+
+
+def test_records_are_as_their_schema_says():
+    records = json.loads(json.dumps(observed(lambda: train(network(dropout=0.1), 2, clip=0.1))))
+    assert [found for record in records if (found := flaw(record))] == []

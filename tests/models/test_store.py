@@ -227,5 +227,5 @@ def test_a_damaged_header_is_refused_even_without_a_checksum(pristine, tmp_path_
 def test_nothing_executable_is_read(folder, tmp_path):
     """A pickle in the place of the weights is refused by its bytes."""
     torch.save({"head.weight": torch.zeros(2, 2)}, tmp_path / "pickle.safetensors")
-    with pytest.raises(DamagedFile, match="no whole safetensors file"):
+    with pytest.raises(DamagedFile, match="not a whole safetensors file"):
         load_tensors(create_model("resnet_mini"), tmp_path / "pickle.safetensors")

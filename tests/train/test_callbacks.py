@@ -9,6 +9,7 @@ from fieldguide.errors import FieldguideError
 from fieldguide.objectives import Classification
 from fieldguide.train import Diverged, Recipe, RunFolder, fit
 from fieldguide.train.callbacks import Callback, Callbacks, History, TrainingWarning
+from fieldguide.train.checkpoint import disk, folder
 from fieldguide.train.recipe import OptimizerRecipe, StoppingRecipe
 
 
@@ -75,7 +76,7 @@ def test_the_logs_hold_every_record(tmp_path):
     assert records == history.records
     assert [r["kind"] for r in records] == (["step"] * 5 + ["epoch"]) * 2
     assert done.history == [r for r in records if r["kind"] == "epoch"]
-    assert set(trace.Step.__annotations__) == set(records[0])
+    assert trace.Step.__required_keys__ == set(records[0])
     assert trace.Epoch.__required_keys__ < set(records[5]) <= set(trace.Epoch.__annotations__)
 
 
@@ -116,11 +117,13 @@ def test_checkpoints_at_the_start_every_few_steps_and_after_each_epoch(tmp_path)
     class Watch(Callback):
         def on_start(self, loop):
             saving = loop.callbacks.named["Saving"]
-            save = saving.run.checkpoints.save
-            saving.run.checkpoints.save = lambda state, *, step, best: (
-                saved.append((step, best)),
-                save(state, step=step, best=best),
-            )
+            begin = saving.run.checkpoints.begin
+
+            def watched(state, *, step, best, refers_to):
+                saved.append((step, best))
+                return begin(state, step=step, best=best, refers_to=refers_to)
+
+            saving.run.checkpoints.begin = watched
 
     _fit(run, [Watch()], checkpoint_every=2, stopping=StoppingRecipe(patience=9))
     assert [step for step, _ in saved] == [0, 2, 4, 5, 6, 8, 10, 10]
@@ -130,14 +133,14 @@ def test_checkpoints_at_the_start_every_few_steps_and_after_each_epoch(tmp_path)
 
 def test_a_save_that_fails_does_not_end_the_training(tmp_path, monkeypatch):
     run = RunFolder.create_at(tmp_path / "run")
-    save = run.checkpoints.save
+    write = disk.write
 
-    def full(state, *, step, best=False):
-        if step == 5:
+    def full(path, chunks):
+        if "step-000005" in path.parent.name:
             raise OSError(28, "No space left on device")
-        return save(state, step=step, best=best)
+        return write(path, chunks)
 
-    monkeypatch.setattr(run.checkpoints, "save", full)
+    monkeypatch.setattr(folder, "write", full)
     with pytest.warns(TrainingWarning, match=r"step 5: the checkpoint could not be saved \(.*No space left"):
         done = _fit(run)
     assert len(done.history) == 2

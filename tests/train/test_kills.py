@@ -119,12 +119,17 @@ def test_a_full_disk_does_not_stop_the_training_and_the_next_save_works(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    fill = At(4, lambda: monkeypatch.setattr(os, "fsync", full))
+    def fill_up() -> None:
+        run.checkpoints.wait()  # the save of step 3 is not the one to fail
+        monkeypatch.setattr(os, "fsync", full)
+
+    fill = At(4, fill_up)
     free = At(13, lambda: monkeypatch.setattr(os, "fsync", real))
+    wait = At(13, run.checkpoints.wait)
     look = At(13, lambda: steps.append([path.name for path in run.checkpoints.numbered()]))
     steps: list[list[str]] = []
     with pytest.warns(TrainingWarning, match=r"step \d+: the checkpoint could not be saved .*No space left") as warned:
-        assert equal(train(run, False, None, fill, look, free), undisturbed)
+        assert equal(train(run, False, None, fill, wait, look, free), undisturbed)
     assert steps == [["0001-step-000000", "0002-step-000003"]]
     failures = [record["step"] for record in trace.read(run.metrics, "failure")]
     assert failures == [6, 9, 10, 12]

@@ -360,20 +360,6 @@ def test_data_that_cannot_be_trained_on(data, message):
         _train(_network(), data)
 
 
-def test_out_of_memory_says_which_setting_to_change():
-    class Hungry(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.network = nn.Linear(5, 3).double()
-
-        def forward(self, x):
-            return self.network(x) + torch.empty(2**56).sum()
-
-    message = r"out of memory on cpu: set batch_size 4 and accumulation 4 \(still 16 samples a step\)"
-    with pytest.raises(FieldguideError, match=message):
-        _train(Hungry(), (_data(), None), batch_size=8, accumulation=2)
-
-
 def test_other_errors_pass_unchanged():
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         _train(_network(), ((torch.zeros(80, 4).double(), torch.zeros(80).long()), None))

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from fieldguide.errors import FieldguideError
-from fieldguide.train.randomness import deterministic, random_state, seed_everything, set_random_state, untouched
+from fieldguide.train.randomness import (
+    Generators,
+    deterministic,
+    random_state,
+    seed_everything,
+    set_random_state,
+    untouched,
+)
 
 
 def _draw():
@@ -29,6 +36,31 @@ def test_the_state_is_a_tree_of_tensors_and_plain_values():
         return [leaf for value in tree for leaf in leaves(value)] if isinstance(tree, list) else [tree]
 
     assert all(leaf is None or type(leaf) in (torch.Tensor, int, float) for leaf in leaves(random_state()))
+
+
+def _everywhere():
+    return torch.rand(2).tolist(), random.random(), np.random.rand()
+
+
+@pytest.mark.parametrize(
+    "draw", [_draw, _everywhere, lambda: np.random.randn(), lambda: np.random.rand(624), lambda: 0]
+)
+def test_generators_come_back_whatever_was_drawn_before(draw):
+    """One normal number of NumPy takes the second half of a pair and moves nothing else."""
+    generators = Generators()
+    seed_everything(3)
+    for _ in range(4):
+        draw()
+        generators.remember()
+        first = _draw()
+        generators.restore()
+        assert _draw() == first
+        generators.restore()
+        generators.remember()
+        _draw()
+        generators.restore()
+        assert _draw() == first
+        generators.restore()
 
 
 def test_seeds_are_streams():

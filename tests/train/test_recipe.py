@@ -231,6 +231,14 @@ def test_rates_of_patterns_with_dots(tmp_path):
         ),
         ({"optimizer": OptimizerRecipe(name="schedule_free")}, r'set schedule\.name = "constant"'),
         ({"sharpness": 0.1, "recompute": "layers"}, "set one of sharpness and recompute off"),
+        (
+            {"optimizer": OptimizerRecipe(name="sgd", momentum=0.0), "schedule": ScheduleRecipe(name="one_cycle")},
+            r"one_cycle moves the momentum and sgd has none; set optimizer\.momentum above 0, or set two equal",
+        ),
+        (
+            {"optimizer": OptimizerRecipe(name="adafactor"), "schedule": ScheduleRecipe(name="three_phase")},
+            "three_phase moves the momentum and adafactor has none; set two equal numbers",
+        ),
     ],
 )
 def test_what_does_not_go_together(changes, message):

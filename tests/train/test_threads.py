@@ -77,3 +77,16 @@ def test_threads_come_back_after_an_error():
     except KeyError:
         pass
     assert torch.get_num_threads() == before
+
+
+def test_a_batch_that_does_not_fit_is_left_to_the_training():
+    class Hungry(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.layer(x) + torch.empty(2**56).sum()
+
+    with threads(2):
+        assert faster_threads(Hungry(), Classification(), _batch(), Precision("fp32", CPU)) == 1

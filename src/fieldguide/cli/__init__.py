@@ -24,6 +24,7 @@ VERBS = {
     "predict": "Ask a trained run: classes of images or texts, translations, values of a table.",
     "generate": "Let a trained network write: fieldguide generate RUN --prompt TEXT --stream.",
     "doctor": "Say what is wrong with a training: doctor run SCRIPT.py, doctor check RUN.",
+    "profile": "Measure a network on this machine: time, memory, layers, and which limit binds.",
     "export": "Write a trained network as ONNX or torch.export, compared with the original first.",
     "look": "Look into a network (look cam RUN IMAGE, filters, maps, attention) or ahead (look schedule, rate).",
     "report": "Draw a run's figures and report.html again.",

@@ -1,6 +1,7 @@
 """``fieldguide doctor run SCRIPT.py``, ``doctor check RUN``: what is wrong with a training, and why."""
 
 import json as jsonlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
 
 app = App(name="doctor", help_format="plaintext", help_epilogue="")
 RUNS = Path("runs")
+HELP = {("--help",), ("-h",)}
+"""Before a script's name; what follows the name is the script's."""
 
 
-@app.command
+@app.command(help_flags=[], version_flags=[])
 def run(*command: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
     """Run any PyTorch script under observation: [--json FILE] [--out FOLDER] SCRIPT.py [ARGS…], or -m MODULE [ARGS…].
 
@@ -30,22 +33,23 @@ def run(*command: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
         The script and its arguments, after options of the doctor's own: --json FILE writes the diagnosis there too,
         --out FOLDER is where the folder of this run is made.
     """
-    import sys
-
-    from fieldguide.cli.doctor_page import page
+    from fieldguide.cli.doctor_page import ending, page
     from fieldguide.doctor.scripts import run_script
 
+    if command[:1] in HELP:
+        return app.help_print(["run"]) or 0
     options, target, arguments, module = _split(list(command))
     folder = _folder(options.get("--out", RUNS), Path(target).stem)
     consultation = run_script(target, arguments, module=module, folder=folder)
     if "--json" in options:
         _write(options["--json"], consultation.diagnosis.to_json())
-    note = f"the script ended with {consultation.code}" if consultation.code else ""
-    print(page(consultation.diagnosis, note), f"kept      {folder}", sep="\n", file=sys.stderr)
+    notes = [f"the script ended with {consultation.code}"] if consultation.code else []
+    end = consultation.doctor.examination.history.end or {}
+    print(page(consultation.diagnosis, [*notes, *ending(end)]), f"kept      {folder}", sep="\n", file=sys.stderr)
     return consultation.code
 
 
-@app.command
+@app.command(help_flags=[], version_flags=[])
 def preflight(*command: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
     """Check a script's training before its first step, and stop there: SCRIPT.py [ARGS…], or -m MODULE [ARGS…].
 
@@ -58,6 +62,8 @@ def preflight(*command: Annotated[str, Parameter(allow_leading_hyphen=True)]) ->
     from fieldguide.doctor.preflight.checklist import checklist
     from fieldguide.doctor.scripts import run_script
 
+    if command[:1] in HELP:
+        return app.help_print(["preflight"]) or 0
     _, target, arguments, module = _split(list(command))
     consultation = run_script(target, arguments, module=module, first_step_only=True)
     history, findings = consultation.doctor.examination.history, consultation.diagnosis.findings
@@ -71,25 +77,62 @@ def preflight(*command: Annotated[str, Parameter(allow_leading_hyphen=True)]) ->
 
 
 @app.command
-def check(source: Path, /, *, json: Json = False) -> int:
-    """Diagnose a training from what it left: a run folder, or a trace (JSON lines) of any trainer.
+def check(source: Path, /, *, json: Json = False, report: bool = False) -> int:
+    """Diagnose a training from what it left: a run folder, a trace (JSON lines) of any trainer, or its recipe alone.
 
     Parameters
     ----------
     source
-        A run's folder, one of doctor run, or a .jsonl file with records of the kinds step, sample, eval or setup.
+        A run's folder, one of doctor run, a .jsonl file with records of the kinds step, sample, eval or setup, or a
+        recipe (.toml), whose settings are compared with their usual ranges.
     json
         Print the diagnosis as one JSON document.
+    report
+        Write report.html into the folder: the signs of health and, of a doctor run, every finding.
     """
-    from fieldguide.cli.doctor_page import page
+    from fieldguide.cli.doctor_page import ending, page
     from fieldguide.doctor.examination import examine
 
-    diagnosis = examine(records_of(source))
+    if source.suffix == ".toml":
+        print(*(_advice_on(source) or ["every setting lies in its usual range"]), sep="\n")
+        return 0
+    records = records_of(source)
+    try:
+        diagnosis = examine(records)
+    except KeyError as missing:
+        raise FieldguideError(f"{source}: a record lacks the field {missing} that its kind has") from missing
     if json:
         say_json(diagnosis.to_json())
     else:
-        print(page(diagnosis).lstrip("\n"))
+        print(page(diagnosis, ending(records[-1])).lstrip("\n"))
+        said = _advice_on(source / "recipe.toml") if (source / "recipe.toml").exists() else _advice_in(records)
+        print(*(f"advice    {sentence}" for sentence in said), sep="\n", end="\n" * bool(said))
+    if report:
+        from fieldguide.report import build_report
+        from fieldguide.report.health import build_diagnosis
+
+        if not source.is_dir():
+            raise FieldguideError(f"{source} is no folder that a report could be written to")
+        own = (source / "metrics.jsonl").exists()
+        where = build_report(source) if own else build_diagnosis(source, records, diagnosis.to_json())
+        print(f"report    {where}", file=sys.stderr)
     return 0
+
+
+def _advice_on(recipe: Path) -> list[str]:
+    from dataclasses import asdict
+
+    from fieldguide.doctor.guidelines import advice, of_recipe
+    from fieldguide.train.recipe import load_recipe
+
+    return advice(of_recipe(asdict(load_recipe(file=recipe))))
+
+
+def _advice_in(records: list["Record"]) -> list[str]:
+    from fieldguide.doctor.guidelines import advice
+    from fieldguide.doctor.history import History
+
+    return advice(History.of(records).setup)
 
 
 def records_of(source: Path) -> list["Record"]:
@@ -112,18 +155,19 @@ def records_of(source: Path) -> list["Record"]:
         _require_sound(record, number, files[0])
     if not any(record.get("kind") in {"step", "sample", "epoch", "setup", "end"} for record in records):
         raise FieldguideError(f"{files[0]} holds no record of a kind that is known (step, sample, eval, epoch, setup)")
-    records.sort(key=lambda record: record.get("step", 0))
+    if len(files) > 1:  # a trace of several trainings counts the steps of each
+        records.sort(key=lambda record: record.get("step", 0))
     if records[-1].get("kind") != "end":  # other trainers do not say that they have ended
         records.append({"kind": "end", "step": records[-1].get("step", 0)})
     return records
 
 
 def _require_sound(record: "Record", number: int, file: Path) -> None:
-    for name in ("step", "loss", "lr", "grad_norm", "update_ratio"):
-        value = record.get(name, 0)
-        if isinstance(value, bool) or not isinstance(value, int | float | dict):
-            raise FieldguideError(f"{file}, record {number}: {name} is {value!r} and not a number")
-    if record.get("kind") in {"step", "sample", "eval"} and "step" not in record:
+    from fieldguide.doctor.records import flaw
+
+    if wrong := flaw(record):
+        raise FieldguideError(f"{file}, record {number}: {wrong}")
+    if record.get("kind") in {"step", "sample", "eval", "epoch"} and "step" not in record:
         raise FieldguideError(f"{file}, record {number}: a record of kind {record['kind']} needs a step")
 
 

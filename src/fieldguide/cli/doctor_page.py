@@ -1,19 +1,21 @@
 """A diagnosis on the terminal: the verdict, what it rests on, and what to do."""
 
+from collections.abc import Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fieldguide.doctor.examination import Diagnosis
     from fieldguide.doctor.finding import Finding
+    from fieldguide.trace import Record
 
 WIDTH = 100
 
 
-def page(diagnosis: "Diagnosis", note: str = "") -> str:
+def page(diagnosis: "Diagnosis", notes: Sequence[str] = ()) -> str:
     """The whole page as text, without colour."""
     lines = ["", f"doctor    {headline(diagnosis)}"]
-    if note:
+    for note in notes:
         lines += indented(note, "          ")
     main = [finding for finding in diagnosis.findings if finding.suppressed_by is None and finding.severity != "info"]
     rest = [finding for finding in diagnosis.findings if finding not in main]
@@ -32,6 +34,21 @@ def page(diagnosis: "Diagnosis", note: str = "") -> str:
             f"observed  {diagnosis.step} optimizer steps, at a cost of {diagnosis.overhead['share']:.1%} of the time",
         ]
     return "\n".join(lines)
+
+
+def ending(end: "Record") -> list[str]:
+    """What the last record of a run says: why there was nothing to judge, or what was seen of a crash."""
+    notes = []
+    if not end.get("step") and "networks" in end and not end.get("error"):
+        if not end["networks"]:
+            notes.append("no network of PyTorch was called")
+        elif not end.get("batches"):
+            notes.append("a network was called, but backward never was")
+        else:
+            notes.append(f"backward was called {end['batches']} times")
+    if end.get("where"):
+        notes += ["", f"it crashed with {end['error']}", *(f"  {line}" for line in end["where"].splitlines())]
+    return notes
 
 
 def headline(diagnosis: "Diagnosis") -> str:

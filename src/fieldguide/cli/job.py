@@ -57,8 +57,11 @@ class Job:
     def recall(cls, run: RunFolder) -> "Job":
         """Raises DamagedFile when the run's environment.json does not hold a job."""
         try:
-            return cls(**json.loads(run.environment.read_text())["job"])
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+            job = cls(**json.loads(run.environment.read_text())["job"])
+            if not isinstance(job.data, str) or not isinstance(job.model, str) or find(job.model) is None:
+                raise ValueError(f"model {job.model!r} on {job.data!r}")
+            return job
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
             raise DamagedFile(f"{run.environment} does not say what the run was asked to do ({problem})") from None
 
     def network(self, **decided: Any) -> nn.Module:

@@ -65,10 +65,10 @@ class LiveLine(Callback, AbstractContextManager):
 
     def on_start(self, loop: "Loop") -> None:
         super().on_start(loop)
-        self.task = self.bar.add_task(
-            "", total=loop.steps, completed=loop.progress.step, epoch="", loss=0.0, validation="", rate=0
-        )
-        self.bar.start()
+        if self.task is None:  # else the training has gone back to a checkpoint
+            self.task = self.bar.add_task("", total=loop.steps, epoch="", loss=0.0, validation="", rate=0)
+            self.bar.start()
+        self.bar.update(self.task, completed=loop.progress.step)
 
     def on_step(self, record: Record) -> None:
         self.samples, self.seconds = self.samples + record["samples"], self.seconds + record["seconds"]

@@ -55,7 +55,8 @@ def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) 
 
 def say_error(text: str) -> None:
     """One line on stderr whatever the message holds."""
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    # With its end in one piece, as other processes may write there too.
+    print(f"error: {' '.join(text.split())}\n", end="", file=sys.stderr)
 
 
 def say_json(value: Any) -> None:
@@ -73,3 +74,12 @@ def say_facts(**facts: object) -> None:
     width = max(8, *map(len, facts))
     for name, value in facts.items():
         print(f"{name:<{width}}  {value}", flush=True)
+
+
+def bytes_in_words(count: int | float) -> str:
+    """``2.02 GiB``: in the unit that leaves few digits."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.2f} GiB"

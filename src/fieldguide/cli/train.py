@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, validators
 
 from fieldguide import catalog
 from fieldguide.cli.options import Flag, Json
@@ -12,7 +12,8 @@ from fieldguide.errors import FieldguideError, unknown
 from fieldguide.train.recipe import load_recipe, plain_value, to_toml
 
 IMAGES, TEXT, TABLES = (Group(name, sort_key=place) for place, name in enumerate(("Images", "Text", "Tables"), 1))
-RECIPE = Group("Recipe (general defaults; --print-recipe shows what a model gets)", sort_key=4)
+PROCESSES = Group("Many processes (torchrun --nproc-per-node N -m fieldguide train …)", sort_key=4)
+RECIPE = Group("Recipe (general defaults; --print-recipe shows what a model gets)", sort_key=5)
 NOTHING = RecipeOptions()
 
 
@@ -29,6 +30,8 @@ def train(
     out: Path = Path("runs"),
     name: str | None = None,
     device: str = "auto",
+    distributed: Annotated[Literal["ddp", "fsdp", "tensor"] | None, Parameter(group=PROCESSES)] = None,
+    process_timeout: Annotated[float, Parameter(group=PROCESSES, validator=validators.Number(gt=0))] = 300.0,
     json: Json = False,
     image_size: Annotated[int | None, Parameter(group=IMAGES)] = None,
     channels: Annotated[Literal[1, 3] | None, Parameter(group=IMAGES)] = None,
@@ -69,6 +72,11 @@ def train(
         Name of the run folder instead of MODEL-DATA-NUMBER.
     device
         "cpu", "cuda", …; "auto" takes an accelerator when there is one.
+    distributed
+        How the processes that torchrun has started share the training: each has the whole network and a part of every
+        batch (ddp), and a slice of the network as well (fsdp), or some heads and units of every block (tensor).
+    process_timeout
+        Seconds without a sign of life from another process after which all end.
     image_size
         Side in pixels; without it the images' own, as far as the model takes it.
     channels
@@ -92,10 +100,11 @@ def train(
     if resume is not None:
         if model is not None or recipe is not None or weights is not None or given(settings):
             raise FieldguideError("--resume goes on with the run's own model, weights and recipe; leave the others out")
-        from fieldguide.cli.devices import choose_device
+        from fieldguide.cli.processes import processes
         from fieldguide.cli.training import Training
 
-        Training.resumed(resume, device=choose_device(device), json=json).carry_out()
+        with processes(distributed, device, process_timeout) as (strategy, place):
+            Training.resumed(resume, device=place, strategy=strategy, json=json).carry_out()
         return
     if model is None:
         raise FieldguideError("train needs a model: fieldguide train resnet_mini; `fieldguide models` lists all")
@@ -106,9 +115,9 @@ def train(
     if print_recipe:
         print(to_toml(plan), end="")
         return
-    from fieldguide.cli.devices import choose_device
     from fieldguide.cli.job import Job, source
     from fieldguide.cli.pretrained import weights_source
+    from fieldguide.cli.processes import processes
     from fieldguide.cli.training import Training
 
     overrides: dict[str, Any] = {key.replace("-", "_"): plain_value(value) for key, value in (config or {}).items()}
@@ -127,4 +136,5 @@ def train(
         target=target,
         on_missing=on_missing,
     )
-    Training.new(job, plan, out, name, device=choose_device(device), json=json).carry_out()
+    with processes(distributed, device, process_timeout) as (strategy, place):
+        Training.new(job, plan, out, name, device=place, strategy=strategy, json=json).carry_out()

@@ -23,7 +23,7 @@ from fieldguide.report import build_report
 from fieldguide.report.figures import shown
 from fieldguide.report.story import duration
 from fieldguide.trace import Log, Record
-from fieldguide.train.failures import Stopped
+from fieldguide.train.distributed import ALONE, Strategy
 from fieldguide.train.fitting import Run, fit
 from fieldguide.train.recipe import Recipe, load_recipe
 from fieldguide.train.run import RunFolder, replace_text
@@ -41,42 +41,58 @@ class Training:
     recipe: Recipe
     run: RunFolder
     device: str
+    strategy: Strategy = ALONE
     json: bool = False
     resume: bool = False
 
     @classmethod
-    def new(cls, job: Job, recipe: Recipe, out: Path, name: str | None, *, device: str, json: bool) -> "Training":
+    def new(
+        cls, job: Job, recipe: Recipe, out: Path, name: str | None, *, device: str, strategy: Strategy, json: bool
+    ) -> "Training":
         torch.manual_seed(recipe.seed)
         kind = task_of(job)
         task = kind.open(replace(job, data=job.data or kind.embedded), None)
         task.require(recipe)
         model, job = task.network(), task.job
-        run = RunFolder.create_at(out / name) if name else RunFolder.create(out, job.model, job.data)
+        begun = strategy.first(lambda: str(_create(out, name, job).path))
+        run = RunFolder(Path(begun))
         built = replace(job, config=asdict(model.config), fingerprint=task.data.fingerprint, unit=task.unit)  # pyright: ignore
         task = replace(task, job=built)
-        task.remember(run)
-        return cls(task=task, model=model, recipe=recipe, run=run, device=device, json=json)
+        if strategy.leads:
+            task.remember(run)
+        return cls(task=task, model=model, recipe=recipe, run=run, device=device, strategy=strategy, json=json)
 
     @classmethod
-    def resumed(cls, folder: Path, *, device: str, json: bool) -> "Training":
+    def resumed(cls, folder: Path, *, device: str, strategy: Strategy, json: bool) -> "Training":
         run = RunFolder.open(folder)
         job, recipe = Job.recall(run), load_recipe(file=run.recipe)
         torch.manual_seed(recipe.seed)
         task = task_of(job).open(job, run)
-        return cls(task=task, model=task.network(), recipe=recipe, run=run, device=device, json=json, resume=True)
+        rest = {"recipe": recipe, "run": run, "device": device, "strategy": strategy, "json": json}
+        return cls(task=task, model=task.network(), **rest, resume=True)
 
     def carry_out(self) -> None:
-        """Train, test, save and report; Ctrl-C and SIGTERM save first and say how to go on."""
+        """Train, test, save and report; whoever interrupts it is told how to go on."""
+        try:
+            self._carry_out()
+        except (SystemExit, KeyboardInterrupt):
+            # Whether the last save succeeded or a warning said why not: what there is, a resume can go on from.
+            if self.strategy.leads and self.run.recipe.exists():
+                print(f"stopped; go on with: fieldguide train --resume {quote(str(self.run.path))}", file=sys.stderr)
+            elif self.strategy.leads:
+                shutil.rmtree(self.run.path)  # it had not begun
+            raise
+
+    def _carry_out(self) -> None:
         try:
             done = self.fit()
-        except Stopped:
-            # Whether the last save succeeded or a warning said why not, a good checkpoint is there.
-            print(f"stopped; go on with: fieldguide train --resume {quote(str(self.run.path))}", file=sys.stderr)
-            raise
         except FieldguideError:
-            if not self.resume and not self.run.metrics.exists():  # refused before the first step: nothing to keep
+            fresh = self.strategy.leads and not self.resume
+            if fresh and not self.run.metrics.exists():  # refused before the first step: nothing to keep
                 shutil.rmtree(self.run.path)
             raise
+        if not self.strategy.leads:
+            return
         self.task.save(done.model, self.run)
         test = next(record for record in reversed(done.history) if record["kind"] == "test")
         if further := self.task.examine(self.run, self.device):
@@ -91,11 +107,13 @@ class Training:
 
     def fit(self) -> Run:
         model, task = self.model.to(self.device), self.task
-        if not self.json:
+        if self.strategy.leads and not self.json:
             self.introduce(model)
         objective = task.objective(self.recipe)
         with progress(self.json, task.unit) as shown:
-            return fit(model, task.data, objective, self.recipe, run=self.run, resume=self.resume, callbacks=[shown])
+            told = [shown] * self.strategy.leads
+            return fit(model, task.data, objective, self.recipe, run=self.run, resume=self.resume, callbacks=told,
+                       strategy=self.strategy)  # fmt: skip
 
     def introduce(self, model: nn.Module) -> None:
         job = self.task.job
@@ -124,3 +142,7 @@ class Training:
             report=run.report,
             next=self.task.next_command(quote(str(run.path))),
         )
+
+
+def _create(out: Path, name: str | None, job: Job) -> RunFolder:
+    return RunFolder.create_at(out / name) if name else RunFolder.create(out, job.model, job.data)

@@ -47,6 +47,7 @@ def read_npz(file: Path) -> ArraySet:
     for a damaged archive.
     """
     try:
+        _require_no_bomb(file)
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
@@ -58,6 +59,16 @@ def read_npz(file: Path) -> ArraySet:
             return array_set(file.stem, parts, arrays.get("classes"))
     accepted = "; ".join(", ".join(layout["train"]) for layout in LAYOUTS)
     raise FieldguideError(f"{file} holds the arrays {', '.join(sorted(arrays)) or '(none)'}; accepted: {accepted}")
+
+
+def _require_no_bomb(file: Path) -> None:
+    """Raises ``DamagedFile`` for an archive that unpacks to 100 times its size, and more than 64 MB."""
+    size = file.stat().st_size
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            plain = sum(member.file_size for member in archive.infolist())
+        if plain > max(100 * size, 1 << 26):
+            raise DamagedFile(f"{file} was refused: {size:,} bytes that unpack to {plain:,}")
 
 
 def array_set(name: str, parts: Parts, classes: Sequence[Any] | np.ndarray | None) -> ArraySet:

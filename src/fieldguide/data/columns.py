@@ -94,9 +94,10 @@ def read_table(file: Path) -> Table:
         FieldguideError: the file cannot be read, or has no header, a name twice, or a line of another length.
     """
     text = read_document(file).text
-    delimiter = max(_DELIMITERS, key=lambda d: _columns(text, d))
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, skipinitialspace=True)
+    reader = csv.reader(())
     try:
+        delimiter = max(_DELIMITERS, key=lambda d: _columns(text, d))
+        reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, skipinitialspace=True)
         found = [(reader.line_num, [c.strip() for c in cells]) for cells in reader if any(c.strip() for c in cells)]
     except csv.Error as error:
         raise FieldguideError(f"{file} line {reader.line_num} is no CSV ({error})") from error

@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from io import BytesIO
 from math import prod
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from fieldguide.data.arrays import ArraySet
 from fieldguide.errors import DamagedFile, FieldguideError
 
+_RATIO, _UNSUSPICIOUS = 100, 1 << 26
+"""Images are packed to a few times less; what unpacks to 100 times as much, and 64 MB, wants to fill the memory."""
 _STEMS = {"train": "train", "t10k": "test"}
 
 
@@ -44,10 +47,7 @@ def read_idx(file: Path, ndim: int) -> np.ndarray:
     """The unsigned bytes of an IDX file (gzip by its content, not its name) with this many axes."""
     content = file.read_bytes()
     if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DamagedFile(f"{file} is a damaged or truncated gzip file ({error}); get it anew") from error
+        content = _decompressed(file, content)
     expected = bytes((0, 0, 8, ndim))
     if content[:4] != expected:
         raise DamagedFile(
@@ -61,6 +61,18 @@ def read_idx(file: Path, ndim: int) -> np.ndarray:
             f"{file} announces {'×'.join(map(str, shape))} bytes and holds {max(0, len(content) - header)}; get it anew"
         )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy()
+
+
+def _decompressed(file: Path, content: bytes) -> bytes:
+    most = max(_UNSUSPICIOUS, _RATIO * len(content))
+    try:
+        with gzip.open(BytesIO(content)) as packed:
+            plain = packed.read(most + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DamagedFile(f"{file} is a damaged or truncated gzip file ({error}); get it anew") from error
+    if len(plain) > most:
+        raise DamagedFile(f"{file} was refused: {len(content):,} bytes that unpack to more than {most:,}")
+    return plain
 
 
 def _file(folder: Path, stem: str, kind: str, ndim: int) -> Path | None:

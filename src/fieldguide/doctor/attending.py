@@ -97,7 +97,7 @@ class Doctor:
                     found += self._enter(probe)
                 self.observer.excused += perf_counter() - started
         self._fresh += found
-        if found:
+        if found or record["kind"] == "setup":
             self._save()
         if self.first_step_only and record["kind"] == "setup":
             raise Enough

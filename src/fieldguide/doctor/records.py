@@ -5,7 +5,11 @@ field but ``kind`` and ``step`` may be missing, and a rule says nothing about wh
 not finite are written as the words of ``fieldguide.trace``. Every tensor statistic is over one batch.
 """
 
-from typing import Literal, TypedDict
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from fieldguide.trace import Epoch, Step
 
 
 class Setup(TypedDict, total=False):
@@ -295,7 +299,48 @@ class End(TypedDict, total=False):
     error: str
     """Last line of its traceback."""
     where: str
-    """Module that was running, and the shapes of the last five."""
+    """The last five modules with their shapes, a line each, or the first whose output is not finite."""
     moved: bool
     """Without any optimizer step: parameters changed during the first backward passes, by hand."""
     steps_per_epoch: int
+
+
+KINDS: dict[str, Any] = {
+    "setup": Setup, "training": Training, "step": Step, "sample": Sample, "eval": Eval, "epoch": Epoch, "probe": Probe,
+    "end": End,
+}  # fmt: skip
+_hints = cache(get_type_hints)
+_SAID = {float: "a number", int: "a whole number", str: "a word", bool: "true or false"}
+
+
+def flaw(record: dict[str, Any]) -> str | None:
+    """What is wrong with a record of a known kind, as ``"layers.0.dead is 'many' and not a number"``; None if nothing.
+
+    Fields that are not known may hold anything.
+    """
+    kind = KINDS.get(record.get("kind", ""))
+    return _flaw(record, kind) if kind else None
+
+
+def _flaw(value: Any, wanted: Any, at: str = "") -> str | None:
+    inner = f"{at}." if at else ""
+    if is_typeddict(wanted) and isinstance(value, dict):
+        known = _hints(wanted)
+        return _first(_flaw(part, known[name], inner + name) for name, part in value.items() if name in known)
+    if get_origin(wanted) is dict and isinstance(value, dict):
+        return _first(_flaw(part, get_args(wanted)[1], inner + name) for name, part in value.items())
+    if get_origin(wanted) is list and isinstance(value, list):
+        return _first(_flaw(part, get_args(wanted)[0], f"{inner}{place}") for place, part in enumerate(value))
+    if get_origin(wanted) in {Union, UnionType}:
+        return None if any(_flaw(value, option, at) is None for option in get_args(wanted)) else f"{at} is {value!r}"
+    if get_origin(wanted) is Literal:
+        return None if value in get_args(wanted) else f"{at} is {value!r} and not one of {', '.join(get_args(wanted))}"
+    plain = {float: int | float, int: int}.get(wanted, wanted)
+    if isinstance(plain, type | UnionType) and not is_typeddict(plain) and isinstance(value, plain):
+        return None if wanted is bool or not isinstance(value, bool) else f"{at} is {value!r} and not {_SAID[wanted]}"
+    said = _SAID.get(wanted) or ("a list" if get_origin(wanted) is list else "a table")
+    return f"{at} is {value!r:.40} and not {said}"
+
+
+def _first(flaws: Any) -> str | None:
+    return next((found for found in flaws if found), None)

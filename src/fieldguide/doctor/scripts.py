@@ -10,6 +10,8 @@ from types import TracebackType
 from fieldguide.doctor.attending import Doctor, Enough
 from fieldguide.doctor.examination import Diagnosis
 
+OBSERVING = str(Path(__file__).with_name("observe"))
+
 
 @dataclass(frozen=True)
 class Consultation:
@@ -41,13 +43,14 @@ def run_script(
         if module:
             runpy.run_module(target, run_name="__main__", alter_sys=True)
         else:
-            runpy.run_path(target, run_name="__main__")
+            runpy.run_path(str(Path(target).absolute()), run_name="__main__")
     except SystemExit as ending:
         code = _code(ending)
     except Enough:
         pass
     except KeyboardInterrupt as interrupt:
         code, problem = 130, interrupt
+        _print_as_python(interrupt)
     except BaseException as crash:
         code, problem = 1, crash
         _print_as_python(crash)
@@ -65,9 +68,14 @@ def _code(ending: SystemExit) -> int:
 
 
 def _print_as_python(crash: BaseException) -> None:
-    """The traceback from the script's first line on: how it was started is not the reader's business."""
-    own = {__file__, runpy.__file__, "<frozen runpy>"}
-    step: TracebackType | None = crash.__traceback__
-    while step is not None and step.tb_frame.f_code.co_filename in own and step.tb_next is not None:
-        step = step.tb_next
-    traceback.print_exception(type(crash), crash, step)
+    """The traceback without the frames that are the doctor's: it is as it would be without one."""
+    traceback.print_exception(type(crash), crash, _without_own(crash.__traceback__))
+
+
+def _without_own(step: TracebackType | None) -> TracebackType | None:
+    if step is None:
+        return None
+    file, rest = step.tb_frame.f_code.co_filename, _without_own(step.tb_next)
+    if file in {__file__, runpy.__file__, "<frozen runpy>"} or file.startswith(OBSERVING):
+        return rest
+    return TracebackType(rest, step.tb_frame, step.tb_lasti, step.tb_lineno)

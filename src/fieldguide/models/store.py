@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from fieldguide import __version__
@@ -24,6 +23,7 @@ from fieldguide.blocks.swapping import swap_again, swaps_of
 from fieldguide.catalog import ARCHITECTURES, Architecture
 from fieldguide.errors import DamagedFile, FieldguideError
 from fieldguide.models.build import configure, construct, default_config
+from fieldguide.weights.files import read_safetensors
 from fieldguide.weights.preprocessing import Preprocessing
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -38,6 +38,8 @@ DATA_SCHEMAS = {
 }
 """By the kind of data: how inputs are prepared and answers are read."""
 TOKENIZER = {"tokenizer.json", "special_tokens_map.json"}
+_HARMLESS = 1 << 24
+"""Numbers of a network that is built even where its weights cannot be: the message about them says more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,16 +140,32 @@ def load_model(folder: str | PathLike[str]) -> nn.Module:
     """
     folder = Path(folder)
     stored = read_config(folder)
+    _require_modest(stored, folder)
     model = stored.network()
     load_tensors(model, folder / WEIGHTS, sha256=stored.sha256)
     return model.eval()
+
+
+def _require_modest(stored: Stored, folder: Path) -> None:
+    """Before any memory is taken: the config describes a network, and none far too large for its weights."""
+    path, size = folder / WEIGHTS, (folder / WEIGHTS).stat().st_size if (folder / WEIGHTS).is_file() else 0
+    try:
+        with torch.device("meta"):
+            numbers = sum(tensor.numel() for tensor in stored.network().state_dict().values())
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DamagedFile(f"{folder / CONFIG}: no network can be built from its config ({reason})") from error
+    if numbers > _HARMLESS + size:
+        raise DamagedFile(
+            f"{folder / CONFIG} describes a network of {numbers:,} numbers, and {path.name} has {size:,} bytes"
+        )
 
 
 def is_saved_model(folder: str | PathLike[str]) -> bool:
     """Whether :func:`save_model` wrote this folder; other libraries, too, put a ``config.json`` beside weights."""
     try:
         return "fieldguide" in json.loads((Path(folder) / CONFIG).read_text())
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 
@@ -161,7 +179,7 @@ def read_config(folder: str | PathLike[str], *, name: str | None = None) -> Stor
         entries = json.loads(path.read_text())
     except OSError as error:
         raise DamagedFile(f"cannot read {path}: {error.strerror}; a saved model is {CONFIG} and {WEIGHTS}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedFile(f"{path} is not JSON ({error}); save the model again") from error
     if isinstance(entries, dict):
         entries = {"swaps": [], **entries}  # files from before there were any
@@ -209,11 +227,9 @@ def load_tensors(model: nn.Module, path: Path, *, sha256: str | None = None) -> 
     try:
         if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             raise DamagedFile(f"{path} is damaged: its contents changed after it was written; restore or retrain it")
-        tensors = load_file(path)
     except OSError as error:
         raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise DamagedFile(f"{path} is no whole safetensors file ({error}); copy it again or retrain") from error
+    tensors = read_safetensors(path)
     own = model.state_dict()
     problems = _listing("missing", own.keys() - tensors.keys()) + _listing("surplus", tensors.keys() - own.keys())
     problems += [

@@ -39,11 +39,13 @@ class _Tokens(ABC):
     def weight(self, batch: Sequence[Tensor]) -> int: ...
 
     def step(self, model: nn.Module, batch: Sequence[Tensor]) -> Iterator[Phase]:
-        logits, targets = self.predict(model, batch)
-        loss = cross_entropy(
+        yield Phase("model", self._loss(*self.predict(model, batch)))
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        # Apart from ``step``, which waits for the other micro-batches and would keep the logits meanwhile.
+        return cross_entropy(
             logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, label_smoothing=self.label_smoothing
         )
-        yield Phase("model", loss)
 
     def metrics(self) -> TokenMetrics:
         return TokenMetrics(self.predict)

@@ -7,13 +7,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import (
     Tensor,
-    _foreach_copy_,  # pyright: ignore[reportPrivateImportUsage]
     _foreach_lerp_,  # pyright: ignore[reportPrivateImportUsage]
     nn,
     optim,
 )
 
-from fieldguide.optim.exchange import exchanged
+from fieldguide.optim.exchange import copy_all, exchanged, here
 from fieldguide.optim.lookahead import Lookahead
 from fieldguide.optim.norm_statistics import NormStatistics
 from fieldguide.optim.schedule_free import ScheduleFreeAdamW
@@ -60,7 +59,7 @@ class EMA:
         """Takes in the model's present weights; one foreach pass."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        _foreach_lerp_(list(self._average.values()), list(self._live.values()), 1 - decay)
+        _foreach_lerp_(here(self._average.values()), here(self._live.values()), 1 - decay)
 
     def applied(self) -> AbstractContextManager[None]:
         """Puts the averaged weights into the model for the length of a ``with`` block."""
@@ -69,7 +68,7 @@ class EMA:
     @torch.no_grad()
     def install(self) -> None:
         """Gives the model the averaged weights for good."""
-        _foreach_copy_(list(self._live.values()), list(self._average.values()))
+        copy_all(self._live.values(), self._average.values())
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates, "average": dict(self._average)}
@@ -113,7 +112,7 @@ class SWA:
     def install(self) -> None:
         """Gives the model the mean, with statistics of its own, for good."""
         if self.updates > self.start:
-            _foreach_copy_(list(self._live.values()), list(self._average.values()))
+            copy_all(self._live.values(), self._average.values())
             self.statistics.renew()
 
     def state_dict(self) -> dict[str, Any]:
@@ -145,10 +144,12 @@ class OwnAverage:
     def install(self) -> None:
         """Gives the model the optimizers' averages for good."""
         averaged = self._averaged()
+        # Should the pass be interrupted, the weights are still those that the average is computed from.
+        with exchanged(list(averaged), list(averaged.values())):
+            if averaged:
+                self.statistics.renew()
         for parameter, average in averaged.items():
             parameter.copy_(average)
-        if averaged:
-            self.statistics.renew()
 
     def _averaged(self) -> dict[Tensor, Tensor]:
         return {w: average for optimizer in self.optimizers for w, average in optimizer.averaged().items()}

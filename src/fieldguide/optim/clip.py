@@ -18,6 +18,7 @@ from torch import (
 )
 
 from fieldguide.errors import unknown
+from fieldguide.optim.exchange import here
 from fieldguide.shapes import Float, Tensor
 
 Clip = Callable[[Sequence[nn.Parameter]], Float[Tensor, ""]]
@@ -101,7 +102,9 @@ def clip_units(
 
 def non_finite_gradients(named_parameters: Iterable[tuple[str, nn.Parameter]]) -> list[str]:
     """Names of the parameters whose gradient has a NaN or an infinity; for the error message, not for every step."""
-    return [name for name, p in named_parameters if p.grad is not None and not p.grad.isfinite().all()]
+    named = [(name, p.grad) for name, p in named_parameters if p.grad is not None]
+    own = here(gradient for _, gradient in named)
+    return [name for (name, _), gradient in zip(named, own, strict=True) if not gradient.isfinite().all()]
 
 
 def _measured(parameters: Sequence[nn.Parameter]) -> tuple[list[Tensor], Float[Tensor, ""]]:

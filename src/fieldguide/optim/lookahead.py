@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 from torch import (
-    _foreach_copy_,  # pyright: ignore[reportPrivateImportUsage]
     _foreach_lerp_,  # pyright: ignore[reportPrivateImportUsage]
     nn,
 )
 
-from fieldguide.optim.exchange import exchanged
+from fieldguide.optim.exchange import copy_all, exchanged, here
 
 
 class Lookahead:
@@ -31,7 +30,7 @@ class Lookahead:
         """Counts an optimizer step; at every ``every``-th the weights go back to the slow ones, which have moved."""
         self.steps += 1
         if self.steps % self.every == 0:
-            _foreach_lerp_(list(self._slow.values()), list(self._live.values()), self.pull)
+            _foreach_lerp_(here(self._slow.values()), here(self._live.values()), self.pull)
             self.install()
 
     @contextmanager
@@ -43,7 +42,7 @@ class Lookahead:
     @torch.no_grad()
     def install(self) -> None:
         """Gives the model the slow weights for good."""
-        _foreach_copy_(list(self._live.values()), list(self._slow.values()))
+        copy_all(self._live.values(), self._slow.values())
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "slow": dict(self._slow)}

@@ -60,6 +60,8 @@ def build_optimizer(
         case "adam":
             return optim.Adam(groups, lr=lr, betas=betas, eps=eps, fused=fused)
         case "sgd":
+            sharded = any(hasattr(parameter, "to_local") for parameter in parameters)
+            fused = (fused and not sharded) or None  # the kernel does not know DTensors (torch 2.15)
             sgd = optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
             if momentum:  # torch's fused kernel cannot begin with some parameters now and with others later (2.15)
                 sgd.state.update({w: {"momentum_buffer": torch.zeros_like(w)} for w in parameters})

@@ -4,10 +4,12 @@ The forward runs on fake tensors, which know shapes, types and kernels but hold 
 is measured in seconds on any machine. Nothing in the given module changes.
 """
 
+import logging
 from collections import defaultdict
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,11 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
+
+from fieldguide.profile.formulas import cost, tied_output
+from fieldguide.profile.trying import DEPENDENT, Example, arguments_of, explaining
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,8 @@ class Layer:
     parameters: int
     flops: int
     """Of matrix products, convolutions and attention, two per multiply-add; what else there is costs memory traffic."""
+    formula_flops: int
+    """The same by the formulas of the layers inside: the second opinion on the counter."""
     activation_bytes: int
     """Kept by autograd for the backward pass; a tensor that several layers keep counts at the first."""
     has_parts: bool
@@ -54,39 +63,81 @@ class LayerTable:
         return [layer for layer in self.layers if layer.depth == depth or (layer.depth < depth and not layer.has_parts)]
 
 
-def layer_table(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> LayerTable:
+def layer_table(model: nn.Module, example: Example) -> LayerTable:
     """Measure a module on an example, or on a tuple of several arguments; only their shapes and types matter.
 
     The module is measured in its present mode (training keeps dropout masks, for example) with float types as they are.
+    Raises FieldguideError, with the layer and what it was given, where the module cannot run on the example.
     ``layer_table(model, torch.empty(1, 3, 224, 224)).total.flops`` → FLOPs of one forward.
     """
-    examples = example if isinstance(example, tuple) else (example,)
-    fake = FakeTensorMode()
-    with FakeCopyMode(fake):
-        model = deepcopy(model)
-    with fake, torch.enable_grad():
-        # On a real device, wherever the module is ("meta" included), so that the kernels are those that will run.
-        inputs = tuple(_like(x) for x in examples)
-        state = {name: _like(x) for name, x in (*model.named_parameters(), *model.named_buffers())}
-        kept = _Kept([*state.values(), *inputs])
-        counter = FlopCounterMode(display=False, custom_mapping=_UNCOUNTED)
-        costs, outputs = _watch(model, counter, kept)
-        with counter, saved_tensors_hooks(kept.keep, lambda x: x):
-            functional_call(model, state, inputs)
-        return LayerTable(
-            tuple(
-                Layer(
-                    name,
-                    type(module).__name__,
-                    outputs.get(name, ()),
-                    sum(parameter.numel() for parameter in module.parameters()),
-                    *costs[name],
-                    has_parts=any(True for _ in module.children()),
-                )
-                for name, module in model.named_modules()
-            ),
-            sum(x.numel() * x.element_size() for x in state.values()),
-        )
+    return imagine(model, arguments_of(example), _measure)
+
+
+def imagine(
+    model: nn.Module, example: tuple[Tensor, ...], work: Callable[[nn.Module, dict[str, Tensor], tuple[Tensor, ...]], T]
+) -> T:
+    """What some work finds on a copy of a module, its state and its inputs, none of which hold numbers.
+
+    Where the module asks for numbers, the work is done again on real copies. Raises FieldguideError where it fails.
+    """
+    try:
+        fake = FakeTensorMode()
+        with FakeCopyMode(fake):
+            twin = deepcopy(model)
+        with fake:
+            # On a real device, wherever the module is ("meta" included), so that the kernels are those that will run.
+            return _work_on(twin, tuple(_like(x) for x in example), _like, work)
+    except DEPENDENT:
+        return _work_on(deepcopy(model), tuple(map(_real, example)), _real, work)
+
+
+def _work_on(twin: nn.Module, inputs: tuple[Tensor, ...], copy: Callable[[Tensor], Tensor], work: Any) -> Any:
+    state = {name: copy(x) for name, x in (*twin.named_parameters(), *twin.named_buffers())}
+    with torch.enable_grad(), _SILENT, explaining(twin, inputs):
+        return work(twin, state, inputs)
+
+
+class _Silent:
+    """Fake tensors log a traceback of what they then raise; the error says all that is needed."""
+
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+
+    def __enter__(self) -> None:
+        self.log.disabled = True
+
+    def __exit__(self, *_: object) -> None:
+        self.log.disabled = False
+
+
+_SILENT = _Silent()
+
+
+def _measure(model: nn.Module, state: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> LayerTable:
+    kept = _Kept([*state.values(), *inputs])
+    counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED)
+    costs, outputs = _watch(model, counter, kept)
+    with counter, saved_tensors_hooks(kept.keep, lambda x: x):
+        functional_call(model, state, inputs)
+    return LayerTable(
+        tuple(
+            Layer(
+                name,
+                type(module).__name__,
+                outputs.get(name, ()),
+                sum(parameter.numel() for parameter in module.parameters()),
+                *costs[name],
+                has_parts=any(True for _ in module.children()),
+            )
+            for name, module in model.named_modules()
+        ),
+        sum(x.numel() * x.element_size() for x in state.values()),
+    )
+
+
+def _real(x: Tensor) -> Tensor:
+    """A copy with the same numbers; zeros for one that has none."""
+    copied = torch.zeros_like(x, device="cpu") if x.is_meta else x.detach().clone()
+    return copied.requires_grad_(x.requires_grad)
 
 
 def _like(x: Tensor) -> Tensor:
@@ -110,23 +161,28 @@ class _Kept:
 
 def _watch(model: nn.Module, counter: FlopCounterMode, kept: _Kept) -> tuple[dict[str, Any], dict[str, Any]]:
     """Hooks that add up, per module, what the two counters gained between its start and its end."""
-    costs, outputs, running = defaultdict(lambda: (0, 0)), {}, []
+    costs, outputs, running = defaultdict(lambda: (0, 0, 0)), {}, []
+    by_formula = 0
+    made: list[list[tuple[int, ...]]] = [[]]  # shapes of results, for every module that runs those of its parts
 
     def start(module: nn.Module, inputs: Any) -> None:
-        running.append((counter.get_total_flops(), kept.bytes))
+        running.append((counter.get_total_flops(), by_formula, kept.bytes))
+        made.append([])
 
     def stop_of(name: str):
-        def stop(module: nn.Module, inputs: Any, output: Any) -> None:
-            flops, kept_bytes = running.pop()
-            old = costs[name]
-            costs[name] = (old[0] + counter.get_total_flops() - flops, old[1] + kept.bytes - kept_bytes)
+        def stop(module: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
+            nonlocal by_formula
+            by_formula += cost(module, inputs, named, output) + tied_output(module, output, made.pop())
+            before, now = running.pop(), (counter.get_total_flops(), by_formula, kept.bytes)
+            costs[name] = tuple(old + new - first for old, new, first in zip(costs[name], now, before, strict=True))
             outputs[name] = tuple(output.shape) if isinstance(output, Tensor) else ()
+            made[-1].append(outputs[name])
 
         return stop
 
     for name, module in model.named_modules():
         module.register_forward_pre_hook(start)
-        module.register_forward_hook(stop_of(name))
+        module.register_forward_hook(stop_of(name), with_kwargs=True)
     return costs, outputs
 
 
@@ -137,4 +193,4 @@ def _attention_flops(q: Any, k: Any, v: Any, *rest: Any, out_shape: Any = None, 
 
 
 # PyTorch before 2.12 does not count the processor's fused attention.
-_UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+from fieldguide import trace
+from fieldguide.errors import DamagedFile
 from fieldguide.metrics import confusion_matrix, reliability
 from fieldguide.report import story
 from fieldguide.report.calibration import draw_reliability, story_of
 from fieldguide.report.confusion import draw_confusion
 from fieldguide.report.curves import draw_curves
 from fieldguide.report.examples import Examples
+from fieldguide.report.health import STORY, draw_health
 from fieldguide.report.mistakes import draw_mistakes
 from fieldguide.report.page import Picture, write_page
 from fieldguide.report.predictions import Predictions, worst_mistakes
@@ -25,6 +28,8 @@ def build_report(run: Path) -> Path:
     records = read_records(run)
     curves = draw_curves(records, run / "figures" / "curves.png")
     pictures = [Picture("Training", curves, story.of_curves(run, records))]
+    if health := draw_health(_measured(run), run / "figures" / "health.png"):
+        pictures.append(Picture("Signs of health", health, STORY))
     predictions = Predictions.load(run)
     scores = []
     if predictions:
@@ -52,3 +57,10 @@ def build_report(run: Path) -> Path:
         examples=Examples.load(run),
         commands=story.next_commands(run, finished=records[-1]["kind"] == "test"),
     )
+
+
+def _measured(run: Path) -> list[trace.Record]:
+    try:
+        return list(trace.read(run / "trace.jsonl")) if (run / "trace.jsonl").exists() else []
+    except ValueError as problem:
+        raise DamagedFile(str(problem)) from None

@@ -1,7 +1,10 @@
 """What else happens during training: logs, checkpoints, traces – and whatever you add."""
 
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,7 @@ from torch import (
 from fieldguide.errors import FieldguideError
 from fieldguide.optim import global_norm
 from fieldguide.trace import Log, Record
+from fieldguide.train.checkpoint import Unconfirmed
 from fieldguide.train.run import RunFolder
 
 if TYPE_CHECKING:
@@ -98,11 +102,14 @@ class MetricsLog(Callback):
     on_epoch = on_test = on_failure = on_step
 
     def state_dict(self) -> dict[str, Any]:
-        self.log.sync()
         return {"position": self.log.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.log.rewind(state["position"])
+        if missing := state["position"] - self.log.position:
+            if missing > 0:
+                what = f"{self.log.path} lacks {missing:,} bytes that it had at this checkpoint"
+                warnings.warn(f"{what}; training goes on", TrainingWarning, stacklevel=2)
+            self.log.rewind(state["position"])
 
 
 class Trace(MetricsLog):
@@ -122,7 +129,7 @@ class Trace(MetricsLog):
     @torch.no_grad()
     def before_update(self, part: str) -> None:
         if (self.loop.progress.step + 1) % self.every == 0:
-            parameters: list[Tensor] = [*self.loop.parameters[part]]
+            parameters = self.loop.strategy.local(self.loop.parameters[part])
             if part not in self._copies:
                 self._copies[part] = [torch.empty_like(parameter) for parameter in parameters]
             _foreach_copy_(self._copies[part], parameters)
@@ -135,7 +142,8 @@ class Trace(MetricsLog):
             return
         before = [copy for part in self._parts for copy in self._copies[part]]
         size = global_norm(before)
-        _foreach_sub_(before, [parameter for part in self._parts for parameter in self.loop.parameters[part]])
+        after = [parameter for part in self._parts for parameter in self.loop.parameters[part]]
+        _foreach_sub_(before, self.loop.strategy.local(after))
         change, size = torch.stack([global_norm(before), size]).tolist()
         sample = {key: record[key] for key in ("step", "epoch", "loss", "lr", "grad_norm")}
         sample["update_ratio"] = change / size if size else 0.0
@@ -205,18 +213,25 @@ class HeadFirst(Callback):
 class Saving(Callback):
     """Saves a checkpoint at the start, after every epoch and every ``every`` steps; comes after the logs it remembers.
 
-    A disk that refuses does not end the training: the older checkpoints stay, and the next save tries again.
+    With ``beside`` the training waits only until its state is copied, and until an earlier save is done. A disk that
+    refuses does not end the training: the older checkpoints stay, it is said at the next step at the latest, and the
+    next save tries again.
     """
 
-    def __init__(self, run: RunFolder, every: int = 0):
-        self.run, self.every = run, every
+    def __init__(self, run: RunFolder, every: int = 0, beside: bool = True):
+        self.run, self.every, self.beside = run, every, beside
+        self._under_way: tuple[Future[Path], int, int] | None = None
+        self._saved: tuple[int, int] | None = None
 
     def on_start(self, loop: "Loop") -> None:
         super().on_start(loop)
         if loop.progress.step == 0:
+            self._say_what_does_not_fit()
             self.save()
 
     def on_step(self, record: Record) -> None:
+        if self._under_way and self._under_way[0].done():
+            self.settle()
         if self.every and self.loop.progress.step % self.every == 0:
             self.save()
 
@@ -224,14 +239,67 @@ class Saving(Callback):
         self.save(best=self.loop.best.improved)
 
     def save(self, best: bool = False) -> None:
+        self.settle()
+        step, epoch = self.loop.progress.step, self.loop.progress.epoch
+        with self._survived(step, epoch):
+            state, logs = self.loop.state_dict(), (self.run.metrics, self.run.trace)  # gathered from all processes
+            if not self.loop.strategy.leads:
+                return
+            if self.beside:
+                begun = self.run.checkpoints.begin(state, step=step, best=best, refers_to=logs)
+                self._under_way = begun, step, epoch
+            else:
+                self.run.checkpoints.save(state, step=step, best=best, refers_to=logs)
+                self._saved = step, epoch
+
+    def save_last(self) -> None:
+        """Save, unless the last save was of this very step: a stop asked for during a save costs no second one."""
+        self.settle()
+        here, strategy = (self.loop.progress.step, self.loop.progress.epoch), self.loop.strategy
+        if strategy.agree(strategy.leads and self._saved != here):  # it saves, all of them gather
+            self.save()
+
+    def settle(self) -> None:
+        """Wait for the save under way, and say how it failed."""
+        if self._under_way:
+            (begun, step, epoch), self._under_way = self._under_way, None
+            with self._survived(step, epoch):
+                begun.result()
+                self._saved = step, epoch
+
+    def finish(self) -> None:
+        """The training is over, however it ended; after an abort the save under way is left to itself."""
+        if isinstance(sys.exception(), KeyboardInterrupt):
+            return
         try:
-            self.run.checkpoints.save(self.loop.state_dict(), step=self.loop.progress.step, best=best)
+            self.settle()
+        finally:
+            self.run.checkpoints.release()
+
+    @contextmanager
+    def _survived(self, step: int, epoch: int) -> Iterator[None]:
+        try:
+            yield
+        except Unconfirmed as problem:
+            self._say(step, epoch, f"the checkpoint is saved, with a reservation ({problem})")
         except OSError as problem:
-            step = self.loop.progress.step
-            message = f"step {step}: the checkpoint could not be saved ({problem}); training goes on"
-            warnings.warn(message, TrainingWarning, stacklevel=2)
-            record = {"kind": "failure", "step": step, "epoch": self.loop.progress.epoch, "message": message}
-            self.loop.callbacks.tell("on_failure", record)
+            self._say(step, epoch, f"the checkpoint could not be saved ({problem})")
+
+    def _say(self, step: int, epoch: int, what: str) -> None:
+        message = f"step {step}: {what}; training goes on"
+        warnings.warn(message, TrainingWarning, stacklevel=2)
+        self.loop.callbacks.tell("on_failure", {"kind": "failure", "step": step, "epoch": epoch, "message": message})
+
+    def _say_what_does_not_fit(self) -> None:
+        weights = sum(weight.nbytes for part in self.loop.parameters.values() for weight in part)
+        with self._survived(0, 0):
+            state = self.loop.state_dict()
+            if not self.loop.strategy.leads:
+                return
+            needed, free = self.run.checkpoints.room(state, growth=2 * weights)
+            if needed > free:
+                what = f"checkpoints need up to {needed:,} bytes in {self.run.path} and {free:,} are free"
+                self._say(0, 0, f"{what}; saves will fail when it is full")
 
 
 class SameData(Callback):

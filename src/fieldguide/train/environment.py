@@ -1,5 +1,7 @@
 """On what a run was made: versions, processor and revision; no names of users or hosts, no variables."""
 
+import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -12,7 +14,7 @@ import torch
 
 import fieldguide
 
-__all__ = ["environment"]
+__all__ = ["changes", "environment"]
 
 _PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "scikit-learn", "torchmetrics", "tokenizers")
 
@@ -22,6 +24,7 @@ def environment() -> dict[str, Any]:
     accelerators = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "fieldguide": fieldguide.__version__,
+        "source": _source(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": platform.machine(),
@@ -33,6 +36,34 @@ def environment() -> dict[str, Any]:
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "revision": _revision(),
     }
+
+
+def changes(file: Path) -> list[str]:
+    """What moves bits and is another now than when ``file``, an environment.json, was written: one line each.
+
+    A file that cannot be read, and a value that it lacks, say nothing.
+    """
+    try:
+        then = json.loads(file.read_text(encoding="utf-8"))
+        old = {**then, "torch": then["packages"]["torch"]}
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    now = environment()
+    new = {**now, "torch": now["packages"]["torch"]}
+    what = {"source": "fieldguide's source", "python": "python", "torch": "torch", "cpu_capability": "CPU capability"}
+    return [
+        f"{said}: {old[key]} → {new[key]}"
+        for key, said in what.items()
+        if old.get(key) is not None and old[key] != new[key]
+    ]
+
+
+def _source() -> str:
+    """A hash of fieldguide's own files, which a version alone does not tell apart."""
+    total, root = hashlib.sha256(), Path(__file__).parents[1]
+    for path in sorted(root.rglob("*.py")):
+        total.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    return total.hexdigest()[:16]
 
 
 def _version(package: str) -> str | None:

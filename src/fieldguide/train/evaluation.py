@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from fieldguide.objectives.phase import Metrics, Objective
-from fieldguide.train.failures import Stopped
 from fieldguide.train.feeds import Feed
+from fieldguide.train.pieces import Pieces
 from fieldguide.train.precision import Precision
 from fieldguide.train.randomness import untouched
 from fieldguide.train.signals import Stop
@@ -28,9 +28,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, feed: Feed, metrics: Metrics, precision: Precision | None = None, stop: Stop | None = None
+    model: nn.Module,
+    feed: Feed,
+    metrics: Metrics,
+    precision: Precision | None = None,
+    stop: Stop | None = None,
+    pieces: Pieces | None = None,
 ) -> dict[str, float]:
-    """Adds every batch of the feed to ``metrics`` in eval mode; returns what they compute.
+    """Adds every batch of the feed, perhaps in ``pieces``, to ``metrics`` in eval mode; returns what they compute.
 
     The random generators stand where they stood, so training goes on as if there had been no evaluation.
 
@@ -39,18 +44,20 @@ def evaluate(
     """
     with untouched(), evaluating(model), precision.autocast() if precision else nullcontext():
         for batch in feed.batches(0):
-            metrics.update(model, batch)
-            if stop and stop.requested:
-                raise Stopped(stop.exit_code)
+            for piece in pieces.cut(batch) if pieces else [batch]:
+                metrics.update(model, piece)
+            if stop:
+                stop.heed()
     return metrics.compute()
 
 
 @torch.no_grad()
-def pass_over(model: nn.Module, feed: Feed, objective: Objective, precision: Precision) -> None:
+def pass_over(model: nn.Module, feed: Feed, objective: Objective, precision: Precision, stop: Stop) -> None:
     """Shows the model every batch once without learning, in its present mode: for new statistics of batch norms.
 
-    The random generators stand where they stood.
+    The random generators stand where they stood. Raises ``Stopped`` as ``evaluate``.
     """
     with untouched(), precision.autocast():
         for batch in feed.batches(0):
             next(objective.step(model, batch))
+            stop.heed()

@@ -25,7 +25,9 @@ from fieldguide.train.callbacks import (
     Trace,
     TrainingWarning,
 )
-from fieldguide.train.evaluation import evaluate
+from fieldguide.train.distributed import ALONE, Strategy
+from fieldguide.train.distributed.newest import newest
+from fieldguide.train.environment import changes
 from fieldguide.train.failures import Diverged, Stopped, out_of_memory_explained
 from fieldguide.train.feeds import DataSet, Feed, as_feed, placed
 from fieldguide.train.gradients import Centralized, GradientNoise
@@ -63,57 +65,74 @@ def fit(
     run: RunFolder | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
+    strategy: Strategy = ALONE,
 ) -> Run:
     """Trains ``model`` in place.
 
     ``data`` is a data set that knows its batches, as all of ``fieldguide.data`` do, or ``(train, val)`` – ``val`` may
     be None – where each is a tuple of tensors ``(inputs, targets)``, a map-style data set or a feed. With ``run``, its
     folder receives recipe.toml, metrics.jsonl, trace.jsonl and checkpoints; ``resume`` goes on from the newest good
-    one, bit for bit. The model stays on its device, and the random generators are seeded from the recipe.
+    one, bit for bit. The model stays on its device, and the random generators are seeded from the recipe. With a
+    ``strategy`` (``fieldguide.train.distributed``) all processes call ``fit`` alike, and the leading one writes.
 
     Raises:
         FieldguideError: data, recipe and device do not go together; out of memory; nothing to resume.
-        Diverged: the loss or a gradient became NaN or infinite.
+        Diverged: the loss or a gradient became NaN or infinite, and ``on_bad_batch`` knows no way on.
         Stopped: Ctrl-C or SIGTERM, after saving.
     """
     recipe, device = recipe or Recipe(), next(model.parameters()).device
+    strategy.require(recipe, objective, model)
     train, val, test = feeds_of(data, recipe, device)
     if recipe.schedule.name == "plateau" and val is None:
         raise FieldguideError("schedule: plateau needs validation data, which say when the rate falls; give some")
-    with run.locked() if run else nullcontext(), out_of_memory_explained(recipe, device):
-        state = _restored(run, model) if resume else _nothing(run)
+    ours = run if strategy.leads else None  # to write in
+    with ours.locked() if ours else nullcontext(), out_of_memory_explained(recipe, device):
+        state = _restored(run, model, strategy) if resume else _nothing(ours)
         if recipe.memory_format == "channels_last":
             model.to(memory_format=torch.channels_last)
         recipe = _resumed(state, recipe) if state else _resolved(recipe, model, objective, train)
-        if run and not state:
-            replace_text(run.recipe, to_toml(recipe))
-        exact, again = deterministic(recipe.deterministic), recomputing(model, recipe.recompute)
-        with threads(int(recipe.threads)), exact, again, Stop() as stop:
+        for change in changes(ours.environment) if ours and state else []:
+            warnings.warn(
+                f"resume: changed since the run began, so its bits may be others: {change}",
+                TrainingWarning,
+                stacklevel=2,
+            )
+        if ours and not state:
+            replace_text(ours.recipe, to_toml(recipe))
+        count, exact = threads(int(recipe.threads)), deterministic(recipe.deterministic)
+        with count, exact, Stop() as stop, strategy.spread(model) as own, recomputing(own, recipe.recompute):
             seed_everything(recipe.seed)
             gradients = [GradientNoise()] * recipe.noise_scale + [Centralized()] * recipe.centralize
-            logs = [MetricsLog(run.metrics), Trace(run.trace)] if run else []
+            logs = [MetricsLog(ours.metrics), Trace(ours.trace)] if ours else []
             best = [BestWeights()] if recipe.stopping.patience else []
-            head = [HeadFirst(model, recipe.head_epochs)] if recipe.head_epochs else []
-            saving = [Saving(run, recipe.checkpoint_every)] if run else []
+            head = [HeadFirst(own, recipe.head_epochs)] if recipe.head_epochs else []
+            saving = [Saving(run, recipe.checkpoint_every, recipe.async_save)] if run else []
             same = SameData(getattr(data, "fingerprint", None))
             listeners = [same, *gradients, *logs, *best, *head, *callbacks, *saving]
-            loop = Loop(model, train, val, objective, recipe, listeners, stop)
+            if checkpoints := run.checkpoints if run else None:
+                checkpoints.keep = recipe.keep_last
+            loop = Loop(own, train, val, objective, recipe, listeners, stop, checkpoints, strategy)
             _load(loop, state) if state else _begin(logs)
             try:
                 loop.run()
             except Stopped:
                 for callback in saving:
-                    callback.save()
+                    callback.save_last()
                 raise
             except Diverged as problem:
                 loop.callbacks.tell("on_failure", problem.record)
                 raise
+            finally:
+                for callback in saving:
+                    callback.finish()
             history = [*loop.progress.history]
             if test:
-                figures = evaluate(model, test, objective.metrics(), loop.precision, stop)
+                figures = loop.recovery.evaluate(test)
                 record = {"kind": "test", "step": loop.progress.step}
                 history.append(record | {f"test_{name}": value for name, value in figures.items()})
                 loop.callbacks.tell("on_test", history[-1])
+            loop.stop.heed()  # asked in the last save, say: all is on the disk
+            strategy.collect(own, model)
     return Run(model, recipe, history, loop.best.value, loop.best.epoch, run.path if run else None)
 
 
@@ -163,16 +182,17 @@ def _nothing(run: RunFolder | None) -> None:
         raise FieldguideError(f"{run.path} holds a training already; go on with it (resume), or use a new run folder")
 
 
-def _restored(run: RunFolder | None, model: nn.Module) -> dict[str, Any] | None:
+def _restored(run: RunFolder | None, model: nn.Module, strategy: Strategy) -> dict[str, Any] | None:
     """The state in the newest good checkpoint; None when the run died before its first one and has to begin again."""
     if run is None:
         raise FieldguideError("resume: give the run folder to go on with")
-    restored = run.checkpoints.newest(partial(_require_fit, model))
+    restored = newest(run.checkpoints, strategy, partial(_require_fit, model))
     if restored is None:
         return None
     for reason in restored.refused:
         warnings.warn(f"{reason}; going on from {restored.folder.name}", TrainingWarning, stacklevel=3)
-    run.checkpoints.clean(restored.folder)
+    if strategy.leads:
+        run.checkpoints.clean(restored.folder)
     return restored.state
 
 
@@ -186,8 +206,9 @@ def _require_fit(model: nn.Module, state: dict[str, Any]) -> None:
 
 
 def _resumed(state: dict[str, Any], asked: Recipe) -> Recipe:
-    """The recipe of the checkpoint; an ``"auto"`` in the new one agrees with any value, and ``workers`` may change."""
-    stored = replace(from_mapping(state["recipe"]), workers=asked.workers)
+    """The recipe of the checkpoint; ``"auto"`` agrees with any value, and what changes no step may change."""
+    free = {name: getattr(asked, name) for name in ("workers", "keep_last", "async_save")}
+    stored = replace(from_mapping(state["recipe"]), **free)
     changed = {key: pair for key, pair in differences(stored, asked).items() if pair[1] != "auto"}
     if changed:
         shown = ", ".join(f"{key} {old} → {new}" for key, (old, new) in changed.items())

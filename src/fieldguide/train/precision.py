@@ -49,6 +49,13 @@ class Precision:
         self.scaler.step(optimizer)
         self.scaler.update()
 
+    def forget(self) -> None:
+        """A step that was begun is not taken: gradients can be unscaled anew, and the loss scale stays."""
+        if self.scaler.is_enabled():
+            state = self.scaler.state_dict()
+            self.scaler = GradScaler(self.device.type)
+            self.scaler.load_state_dict(state)
+
     @property
     def may_overflow(self) -> bool:
         """True while a gradient that is not finite only means that the loss scale is still too large."""

@@ -4,6 +4,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ctypes import string_at
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,31 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     keys = numpy["keys"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", keys, numpy["position"], numpy["has_gauss"], numpy["gauss"]))
+
+
+class Generators:
+    """What ``random_state`` holds, to come back to at any step: nothing is converted, which takes most of its time."""
+
+    def __init__(self) -> None:
+        self._words = b""
+        self._numpy: Any = None
+
+    def remember(self) -> None:
+        # NumPy takes most of the time to hand its state out, so that is done only when the 624 words and the position
+        # have moved, or a second normal number is in store, which is kept elsewhere.
+        generator: Any = np.random.get_bit_generator()  # pyright: ignore[reportAttributeAccessIssue]
+        words = string_at(generator.ctypes.state_address, 4 * 625)
+        if self._numpy is None or words != self._words or self._numpy[3]:
+            self._words, self._numpy = words, np.random.get_state(legacy=True)
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        self._states = torch.get_rng_state(), cuda, random.getstate()
+
+    def restore(self) -> None:
+        cpu, cuda, python = self._states
+        torch.set_rng_state(cpu)
+        torch.cuda.set_rng_state_all(cuda)
+        random.setstate(python)
+        np.random.set_state(self._numpy)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -63,7 +63,8 @@ def lr_range_test(
         seed_everything(recipe.seed)
         trained, goal = deepcopy((model, objective))
         train, _, _ = feeds_of(data, recipe, device)
-        loop = Loop(trained, train, None, goal, recipe.with_epochs(len(train) * recipe.batch_size))
+        plain = replace(recipe, on_bad_batch="stop", loss_spike=0.0)
+        loop = Loop(trained, train, None, goal, plain.with_epochs(len(train) * recipe.batch_size))
         growth = (highest / lowest) ** (1 / (steps - 1))
         loop.plan = Plan(lambda step: lowest / recipe.optimizer.lr * growth**step)
         losses = _losses(loop, steps)

@@ -226,10 +226,19 @@ class Recipe:
     """CPU threads; ``"auto"`` times a few steps with one and with all and keeps the faster."""
     workers: int = 0
     """Processes that read a map-style data set of torch; any number of them gives the same batches."""
+    on_bad_batch: Literal["stop", "skip", "rollback"] = "stop"
+    """When a loss or gradient is not finite: end the training, leave the step out, or go back to the newest checkpoint
+    and leave it out on the way again."""
+    loss_spike: float = 0.0
+    """Deviations above the recent median from which a finite loss is a bad one too, such as 6; 0 never looks."""
     deterministic: bool = False
     """Only algorithms of torch that repeat bit for bit; slower, and an operation that has none ends the training."""
     checkpoint_every: int = 0
     """Optimizer steps between checkpoints inside an epoch; 0 saves at the end of each epoch only."""
+    keep_last: int = 2
+    """The newest checkpoints that are kept, beside the best one; at least 2, so that a damaged one can be replaced."""
+    async_save: bool = True
+    """Copy the state and write the copy while training goes on; off, training waits for the disk and saves memory."""
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
     augment: AugmentRecipe = field(default_factory=AugmentRecipe)
@@ -257,7 +266,9 @@ class Recipe:
         _require(0 <= self.seed < 2**63, "seed", self.seed, "a whole number of at least 0 and below 2^63")
         _require(self.threads == "auto" or self.threads >= 1, "threads", self.threads, 'at least 1, or "auto"')
         _require(self.workers >= 0, "workers", self.workers, "a number of processes, at least 0")
+        _require(self.loss_spike >= 0, "loss_spike", self.loss_spike, "a number of deviations, or 0")
         _require(self.checkpoint_every >= 0, "checkpoint_every", self.checkpoint_every, "a number of steps, or 0")
+        _require(self.keep_last >= 2, "keep_last", self.keep_last, "at least 2")
         _agree(
             self.schedule.name != "plateau" or not 0 < self.stopping.patience <= self.schedule.plateau_epochs,
             f"plateau waits {self.schedule.plateau_epochs} epochs, but stopping.patience ends the training after "
@@ -281,6 +292,15 @@ class Recipe:
             not free or self.schedule.name == "constant",
             'schedule_free takes the place of a falling rate; set schedule.name = "constant"',
             "optimizer",
+        )
+        low, high = self.schedule.cycle_momentum
+        moves = self.schedule.name in ("one_cycle", "three_phase") and low < high
+        own = {"sgd": self.optimizer.momentum, "rmsprop": self.optimizer.momentum, "muon": self.optimizer.momentum}
+        _agree(
+            not moves or (self.optimizer.name != "adafactor" and own.get(self.optimizer.name, True)),
+            f"{self.schedule.name} moves the momentum and {self.optimizer.name} has none; "
+            + "set optimizer.momentum above 0, or " * (self.optimizer.name != "adafactor")
+            + "set two equal numbers as schedule.cycle_momentum",
         )
 
     def length(self, batches: int) -> tuple[int, int]:
@@ -357,7 +377,7 @@ def _parse(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
         raise FieldguideError(f"{path}: the recipe cannot be read ({problem.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:  # also text of another encoding, and numbers of 5,000 digits
         raise FieldguideError(f"{path}: not a TOML file ({problem})") from None
 
 

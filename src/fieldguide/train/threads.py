@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fieldguide.objectives.phase import Batch, Objective
+from fieldguide.train.failures import is_out_of_memory
 from fieldguide.train.precision import Precision
 from fieldguide.train.randomness import untouched
 
@@ -44,8 +45,13 @@ def faster_threads(model: nn.Module, objective: Objective, batch: Batch, precisi
         seconds: dict[int, list[float]] = {most: [], 1: []}
         while len(seconds[1]) < _ROUNDS and (not seconds[1] or perf_counter() - began < _BUDGET):
             for count, elapsed in seconds.items():
-                with threads(count):
-                    elapsed.append(_time_step(trial, objective, batch, precision))
+                try:
+                    with threads(count):
+                        elapsed.append(_time_step(trial, objective, batch, precision))
+                except (RuntimeError, MemoryError) as problem:
+                    if not is_out_of_memory(problem):
+                        raise
+                    return 1  # the training will find out how much of the batch fits
     # The first round warms up; it counts only when it is the only one.
     many, one = (median(elapsed[1:] or elapsed) for elapsed in (seconds[most], seconds[1]))
     return most if many < 0.95 * one else 1

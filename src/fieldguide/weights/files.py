@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fieldguide.errors import DamagedFile, FieldguideError
+from fieldguide.weights.confined import confined
 
 SAFETENSORS = ".safetensors"
 PICKLES = (".pth", ".pt", ".bin", ".th", ".ckpt", ".tar", ".pkl")
@@ -40,7 +41,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix == SAFETENSORS:
         return read_safetensors(path)
     if path.suffix in PICKLES:
-        return read_pickle(path)
+        return confined(read_pickle, path)
     raise FieldguideError(
         f"{path} is no weights file that can be read; known endings: {SAFETENSORS} {' '.join(PICKLES)}"
     )
@@ -109,7 +110,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     """The state dict in a file of ``torch.save``, read by torch's restricted reader and by nothing weaker.
 
     The weights may be wrapped as training scripts do (:data:`WRAPPERS`). Anything else than names and dense tensors is
-    refused; no code in the file runs.
+    refused; no code in the file runs. Call it through :func:`confined`.
     """
     if tuple(int(number) for number in torch.__version__.split(".")[:2]) < (2, 11):
         raise FieldguideError(

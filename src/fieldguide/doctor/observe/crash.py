@@ -5,9 +5,9 @@ every module is listened to until it fails in the same way.
 """
 
 import weakref
-from collections import deque
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
+from functools import partial
 from io import StringIO
 from types import FrameType
 from typing import Any
@@ -34,46 +34,57 @@ def what_was_seen(problem: BaseException, call: LastCall | None) -> str:
     """Some lines on where a training crashed; empty where nothing is known."""
     frames = list(_frames(problem))
     root = next((frame for frame in frames if _module(frame) is not None), None)
-    model, args, kwargs = None, (), {}
-    if root is not None:
-        model, args, kwargs = _module(root), root.f_locals.get("args", ()), root.f_locals.get("kwargs", {})
-    elif call is not None:
-        model, args, kwargs = call.model(), call.args, call.kwargs
-    lines = _again(model, args, kwargs, failing=root is not None) if model is not None else []
-    if root is not None and not lines:  # what was called, one inside the other
-        lines = [f"{type(m).__name__} was given {_shapes(f.f_locals.get('args'))}" for f in frames if (m := _module(f))]
+    lines: list[str] = []
+    if call is not None and (model := call.model()) is not None and (root is None or not _learns(root)):
+        heard = Listening(model, call.args, call.kwargs)
+        lines = heard.sick if root is None else heard.ran  # root: a loss that is a module
+    if root is not None and (failed := _module(root)) is not None:
+        heard = Listening(failed, root.f_locals.get("args", ()), root.f_locals.get("kwargs", {}))
+        lines = [*lines, *heard.ran, *heard.running[-1:]]
+        if not heard.running:  # it could not be called again: what was called, one inside the other
+            lines += [_given("", m, f.f_locals.get("args")) for f in frames if (m := _module(f)) is not None]
     return "\n".join(lines[-LAST:] or _arguments(frames))
 
 
-def _again(model: nn.Module, args: Any, kwargs: Any, *, failing: bool) -> list[str]:
-    """The last modules of a failing call; of one that goes well, the first whose output is not finite."""
-    try:
-        twin = copied(model)
-    except Exception:
-        return []
-    ran: deque[str] = deque(maxlen=LAST - 1)
-    running: list[str] = []
-    sick: list[str] = []
+class Listening:
+    """A copy of a network that is called once more."""
 
-    def begins(name: str, module: nn.Module, given: Any) -> None:
-        running.append(f"{name or 'the network'} ({type(module).__name__}) was given {_shapes(given)}")
-
-    def ends(name: str, module: nn.Module, given: Any, output: Any) -> None:
-        running.pop()
-        if next(module.children(), None) is None:
-            ran.append(f"{name} ({type(module).__name__}) made {_shapes(output)} of {_shapes(given)}")
-            if not sick and not _finite(output):
-                sick.append(_sickness(name, module, given))
-
-    for name, module in twin.named_modules():
-        module.register_forward_pre_hook(lambda m, given, name=name: begins(name, m, given))
-        module.register_forward_hook(lambda m, given, output, name=name: ends(name, m, given, output))
-    try:
-        with torch.no_grad(), random_state_kept(), redirect_stdout(StringIO()):
+    def __init__(self, model: nn.Module, args: Any, kwargs: Any):
+        self.ran: list[str] = []
+        """Innermost modules that have answered."""
+        self.running: list[str] = []
+        """Those that had been called and have not."""
+        self.sick: list[str] = []
+        """The first whose answer is not finite."""
+        with suppress(Exception), torch.no_grad(), random_state_kept(), redirect_stdout(StringIO()):
+            twin = copied(model)
+            for name, module in twin.named_modules():
+                module.register_forward_pre_hook(partial(self._begins, name))
+                module.register_forward_hook(partial(self._ends, name))
             twin(*_detached(args), **_detached(kwargs))
-    except Exception:
-        return [*ran, *running[-1:]] if failing else []
-    return sick
+
+    def _begins(self, name: str, module: nn.Module, given: Any) -> None:
+        self.running.append(_given(name, module, given))
+
+    def _ends(self, name: str, module: nn.Module, given: Any, output: Any) -> None:
+        self.running.pop()
+        if next(module.children(), None) is None:
+            self.ran.append(f"{_said(name, module)} made {_shapes(output)} of {_shapes(given)}")
+            if not self.sick and not _finite(output):
+                self.sick.append(_sickness(name, module, given))
+
+
+def _given(name: str, module: nn.Module, given: Any) -> str:
+    return f"{_said(name, module)} was given {_shapes(given)}"
+
+
+def _said(name: str, module: nn.Module) -> str:
+    return f"{name} ({type(module).__name__})" if name else type(module).__name__
+
+
+def _learns(frame: FrameType) -> bool:
+    module = _module(frame)
+    return module is not None and next(module.parameters(), None) is not None
 
 
 def _sickness(name: str, module: nn.Module, given: Any) -> str:
@@ -81,7 +92,7 @@ def _sickness(name: str, module: nn.Module, given: Any) -> str:
     if bad is not None:
         return f"the parameter {name}.{bad} is not finite"
     why = "" if _finite(given) else ", and neither is its input"
-    return f"the first module whose output is not finite is {name} ({type(module).__name__}){why}"
+    return f"the first module whose output is not finite is {_said(name, module)}{why}"
 
 
 def _arguments(frames: list[FrameType]) -> list[str]:

@@ -121,8 +121,10 @@ class Hooks:
         if self._here and self._depth == 1 and kwargs:
             self._tell(self.watcher.network_called, module, args, kwargs, torch.is_grad_enabled())
 
-    def _module_ends(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def _module_ends(self, module: nn.Module, args: tuple[Any, ...], *rest: Any) -> None:
+        """``rest``: keywords and output; the output alone after an error in ``forward``."""
         if self._here:
+            kwargs, output = rest if len(rest) == 2 else ({}, None)
             self._depth = max(0, self._depth - 1)
             if self._depth == 0 and module is self._new:
                 self._new = None
@@ -157,7 +159,7 @@ class Hooks:
 
         if "closure" in kwargs:
             return args, {**kwargs, "closure": evaluate}
-        return (args[0], evaluate, *args[2:]), kwargs
+        return (optimizer, evaluate, *args[2:]), kwargs
 
     def _replace(self, owner: Any, name: str, replacement: Callable[[Any], Any]) -> None:
         original = getattr(owner, name)

@@ -10,13 +10,14 @@ Fix: train longer.
 
 from statistics import median
 
+from fieldguide.doctor.facts import error
 from fieldguide.doctor.finding import Fix, Rule, Sign
 from fieldguide.doctor.history import History
 
 
 def judge(history: History) -> Sign | None:
     losses = history.finite
-    if len(losses) < len(history.losses):
+    if len(losses) < len(history.losses) or error(history):
         return None
     share = history.level / history.baseline if history.baseline else 0.0
     falling = len(losses) >= 20 and history.descending

@@ -1,0 +1,137 @@
+"""Signs of health over a training and through its layers, from what the doctor measured: sick and healthy side by side.
+
+Grey bands are where healthy runs usually lie.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fieldguide.report.curves import smooth
+from fieldguide.report.examples import Examples
+from fieldguide.report.page import Picture, Tile, write_page
+from fieldguide.report.style import BLUE, GRID, ORANGE, figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Record = Mapping[str, Any]
+USUAL_RATIO = 1e-4, 1e-2
+MOST_LAYERS = 60
+STORY = (
+    "What was measured of the training: its loss beside that of the best constant answer, the size of its updates with "
+    "the range that is usual in grey, the gradient over the weight of every layer from input to output, and the inputs "
+    "of every layer that are zero for all samples of a batch."
+)
+
+
+def build_diagnosis(folder: Path, records: Sequence[Record], diagnosis: Mapping[str, Any]) -> Path:
+    """Write ``report.html`` into a folder of ``doctor run``: the signs of health, and every finding with its remedy."""
+    picture = draw_health(records, folder / "figures" / "health.png")
+    findings = diagnosis["findings"]
+    rows = [
+        (
+            f"{found['rule']} {found['slug']}",
+            found["severity"],
+            found["evidence"] + (f" (explained by {found['suppressed_by']})" if found["suppressed_by"] else ""),
+            "; ".join(fix["title"] for fix in found["fixes"]),
+        )
+        for found in findings
+    ]
+    table = Examples(
+        title="Findings",
+        story="The gravest first.",
+        columns=("rule", "severity", "seen", "what to do"),
+        rows=rows,
+    )
+    return write_page(
+        folder,
+        title=f"Diagnosis of {folder.resolve().name}",
+        subtitle=f"{diagnosis['step']} optimizer steps",
+        tiles=[Tile("verdict", diagnosis["verdict"], f"{len(findings)} findings")],
+        pictures=[Picture("Signs of health", picture, STORY)] if picture else [],
+        scores=[],
+        unit="",
+        examples=table if rows else None,
+        mistakes=(),
+        commands=[f"fieldguide doctor check {folder}"],
+    )
+
+
+def draw_health(records: Sequence[Record], file: Path) -> Path | None:
+    """Four panels, each where it was measured: loss against a constant answer's, size of the updates, gradient by
+    depth, and dead units by depth. None when nothing of it was."""
+    panels: list[Callable[[Axes], None]] = []
+    steps = [r for r in records if r.get("kind") == "step" and isfinite(r.get("loss", float("nan")))]
+    samples = [r for r in records if r.get("kind") == "sample"]
+    if len(steps) > 1:
+        panels.append(lambda axis: _learning(axis, steps, _newest(samples, "baseline")))
+    ratios = [r for r in samples if 0 < r.get("update_ratio", 0) < float("inf")]
+    if len(ratios) > 1:
+        panels.append(lambda axis: _updates(axis, ratios))
+    layers = [r["layers"] for r in samples if r.get("layers")]
+    if layers and any(own.get("grad", 0) > 0 for own in layers[0].values()):
+        panels.append(lambda axis: _flow(axis, layers[0], layers[-1]))
+    if layers and any(own.get("dead", 0) > 0 for own in layers[-1].values()):
+        panels.append(lambda axis: _dead(axis, layers[-1]))
+    if not panels:
+        return None
+    rows = (len(panels) + 1) // 2
+    with figure(file, 7.2, 2.6 * rows) as drawing:
+        axes = drawing.subplots(rows, 2, squeeze=False).flatten()
+        for panel, axis in zip(panels, axes, strict=False):
+            panel(axis)
+        for axis in axes[len(panels) :]:
+            axis.set_visible(False)
+    return file
+
+
+def _learning(axis: "Axes", steps: Sequence[Record], constant: float | None) -> None:
+    losses = [r["loss"] for r in steps]
+    axis.plot([r["step"] for r in steps], smooth(losses), color=BLUE, label="training")
+    if constant is not None:
+        axis.axhline(constant, color=ORANGE, linestyle="--", linewidth=1.0, label="best constant answer")
+    if min(losses) > 0 and max(losses) > 30 * min(losses):
+        _logarithmic(axis)
+    axis.set_title("loss")
+    axis.set_xlabel("step")
+    axis.legend(loc="upper right", labelcolor="linecolor", handlelength=1.2)
+
+
+def _updates(axis: "Axes", samples: Sequence[Record]) -> None:
+    axis.axhspan(*USUAL_RATIO, color=GRID, zorder=0)
+    axis.plot([r["step"] for r in samples], [r["update_ratio"] for r in samples], color=BLUE)
+    _logarithmic(axis)
+    axis.set_title("‖update‖ / ‖weights‖")
+    axis.set_xlabel("step")
+
+
+def _flow(axis: "Axes", first: Mapping[str, Any], last: Mapping[str, Any]) -> None:
+    for layers, colour, name in ((first, ORANGE, "first step"), (last, BLUE, "last sample")):
+        flow = [(own["grad"] / own["weight"]) for own in layers.values() if own.get("grad") and own.get("weight")]
+        axis.plot(range(1, len(flow) + 1), flow, color=colour, marker="o", markersize=3, label=name)
+    _logarithmic(axis)
+    axis.set_title("gradient / weight")
+    axis.set_xlabel("layer")
+    axis.locator_params(axis="x", integer=True)
+    axis.legend(labelcolor="linecolor", handlelength=1.2)
+
+
+def _dead(axis: "Axes", layers: Mapping[str, Any]) -> None:
+    shares = [100 * own["dead"] for own in layers.values() if "dead" in own][:MOST_LAYERS]
+    axis.bar(range(1, len(shares) + 1), shares, color=BLUE, width=0.6)
+    axis.set_ylim(0, 100)
+    axis.set_title("dead inputs, %")
+    axis.set_xlabel("layer")
+    axis.locator_params(axis="x", integer=True)
+
+
+def _logarithmic(axis: "Axes") -> None:
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("")
+
+
+def _newest(records: Sequence[Record], name: str) -> float | None:
+    return next((record[name] for record in reversed(records) if name in record), None)

@@ -1,0 +1,149 @@
+"""Data parallel: every process has the whole network and computes its part of each batch."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fieldguide.errors import FieldguideError
+from fieldguide.objectives.phase import Batch, Objective
+from fieldguide.optim import Clip
+from fieldguide.train.distributed.buckets import Buckets
+from fieldguide.train.distributed.group import Group
+from fieldguide.train.distributed.norms import synchronised
+from fieldguide.train.distributed.strategy import Many, Window
+from fieldguide.train.recipe import Recipe
+
+
+class SplitBatches(Many):
+    """What data-parallel strategies have in common: each process computes its rows of every global micro-batch.
+
+    The batches themselves are the same on any number of processes, so a run goes on with another number at the very
+    sample where it stopped. Every process reads the whole batch and keeps its rows: reading is not what is shared.
+    """
+
+    def require(self, recipe: Recipe, objective: Objective, model: nn.Module) -> None:
+        if recipe.batch_size % self.size:
+            near = max(recipe.batch_size // self.size, 1) * self.size
+            raise FieldguideError(
+                f"distributed: batch_size {recipe.batch_size} does not divide among {self.size} processes; "
+                f"set batch_size = {near} (of all processes together)"
+            )
+        _refuse(recipe, "noise_scale", recipe.noise_scale, "false")
+
+    @property
+    def stream(self) -> int:
+        return self.group.rank
+
+    def split(self, window: Sequence[Batch], weight: Callable[[Batch], int]) -> Window:
+        """Rows by rank. A batch too small to give all ranks something to learn from is computed whole by each of them,
+        and every one has an equal share in it."""
+        parts: list[Batch] = []
+        shares: list[float] = []
+        total = 0
+        for batch in window:
+            slices = [rows(batch, rank, self.size) for rank in range(self.size)]
+            weights = [weight(part) for part in slices]
+            if min(weights) > 0:
+                parts.append(slices[self.group.rank])
+                shares.append(weights[self.group.rank])
+            else:
+                parts.append(batch)
+                shares.append(weight(batch) / self.size)
+            total += weight(batch)
+        return parts, [share / total for share in shares], total
+
+    def sum(self, figures: dict[str, float]) -> dict[str, float]:
+        everyone = self.group.gather([*figures.values()])
+        return dict(zip(figures, map(sum, zip(*everyone, strict=True)), strict=True))
+
+
+class DDP(SplitBatches):
+    """Every process has all parameters; the gradients are summed while they are computed (Li et al. 2020, "PyTorch
+    Distributed", §3.2: buckets in the order in which the backward pass fills them).
+
+    Batch norms take their statistics over all processes, so that the network learns as on one. Unlike torch's wrapper,
+    the model itself stays as it is: objectives may call any of its methods, and train several parts of it in turn.
+    """
+
+    def __init__(self, group: Group):
+        super().__init__(group)
+        self._buckets: Buckets | None = None
+
+    @contextmanager
+    def spread(self, model: nn.Module) -> Iterator[nn.Module]:
+        broadcast(model)
+        buckets = self._buckets = Buckets(model)
+        try:
+            with synchronised(model):
+                yield model
+        finally:
+            buckets.close()
+
+    def collect(self, trained: nn.Module, model: nn.Module) -> None: ...
+
+    def expect(self, last: bool) -> None:
+        assert self._buckets
+        self._buckets.expect(last)
+
+    def reduce(self, part: str, parameters: Sequence[nn.Parameter]) -> None:
+        assert self._buckets
+        self._buckets.finish(part, parameters)
+
+    def clip(self, clip: Clip, limit: float) -> Clip:
+        return clip
+
+
+def rows(batch: Batch, rank: int, size: int) -> Batch:
+    """The ``rank``-th of ``size`` nearly equal parts of a batch, along the first axis of all its tensors.
+
+    Raises:
+        FieldguideError: the tensors have not the same number of rows.
+    """
+    lengths = {len(tensor) for tensor in _tensors(batch)}
+    if len(lengths) != 1:
+        raise FieldguideError(
+            f"distributed: a batch is split along the first axis of its tensors, which have {sorted(lengths)} rows; "
+            "give batches whose tensors have a row for each sample"
+        )
+    n = lengths.pop()
+    return _cut(batch, n, slice(n * rank // size, n * (rank + 1) // size))
+
+
+def _cut(batch: Batch, n: int, part: slice) -> Batch:
+    match batch:
+        case Tensor():
+            return batch[part]
+        case dict():
+            return {key: _cut(value, n, part) for key, value in batch.items()}
+        case tuple() | list():
+            cut = [_cut(value, n, part) for value in batch]
+            return type(batch)(*cut) if hasattr(batch, "_fields") else type(batch)(cut)
+    return batch
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    match batch:
+        case Tensor():
+            return [batch]
+        case dict():
+            return _tensors([*batch.values()])
+        case tuple() | list():
+            return [tensor for value in batch for tensor in _tensors(value)]
+    return []
+
+
+@torch.no_grad()
+def broadcast(model: nn.Module) -> None:
+    """Gives every process the leading one's parameters and buffers."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        dense = tensor.detach().contiguous()
+        dist.broadcast(dense, 0)
+        tensor.copy_(dense)
+
+
+def _refuse(recipe: Recipe, field: str, value: object, instead: str) -> None:
+    if value:
+        raise FieldguideError(f"distributed: {field} needs all gradients in one process; set {field} = {instead}")

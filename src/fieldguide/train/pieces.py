@@ -1,0 +1,109 @@
+"""Smaller micro-batches when memory runs out: the same samples, the same loss and gradient, less memory."""
+
+import gc
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fieldguide.errors import FieldguideError
+from fieldguide.objectives.phase import Batch
+from fieldguide.train.failures import is_out_of_memory
+
+_MOST = 32
+"""Pieces of a batch."""
+
+
+class Pieces:
+    """How many pieces each batch is cut into: one, and twice as many each time that memory runs out.
+
+    The loss of a piece counts by its share of the samples (or tokens), so a step keeps its samples, its loss and its
+    gradient. Batch norms do see the smaller pieces, and what draws random numbers, as dropout, draws others.
+    """
+
+    def __init__(self, model: nn.Module, unit: str = "step"):
+        self.model, self.unit = model, unit
+        self.count = 1
+        self._largest = 0  # piece since the last halving
+
+    def cut(self, batch: Batch) -> list[Batch]:
+        """The batch in pieces of equal size, the last perhaps smaller; a batch of fewer samples in fewer pieces."""
+        samples = _samples(batch)
+        size = -(-samples // self.count)
+        self._largest = max(self._largest, size)
+        if size == samples:
+            return [batch]
+        return [_part(batch, samples, start, start + size) for start in range(0, samples, size)]
+
+    def halve(self, problem: BaseException) -> str:
+        """Twice as many pieces from now on, and what to say about it.
+
+        Raises:
+            FieldguideError: pieces cannot become smaller.
+            RuntimeError, MemoryError: ``problem``, where it is something else.
+        """
+        if not is_out_of_memory(problem):
+            raise problem
+        if self._largest <= 1 or self.count >= _MOST:
+            samples = f"{self._largest} samples" if self._largest > 1 else "one sample"
+            raise FieldguideError(
+                f"out of memory, even with {samples} of the batch at a time: use a smaller model or smaller inputs, "
+                "or compute inner results again (recompute)"
+            ) from problem
+        self.count, self._largest = 2 * self.count, 0
+        norms = any(isinstance(module, _BatchNorm) and module.training for module in self.model.modules())
+        return (
+            f"out of memory: from here on each batch goes through in {self.count} pieces, this {self.unit} again, "
+            "with the same result" + ", only that batch norms see the pieces" * norms
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count = state["count"]
+
+
+def free_memory() -> None:
+    """Gives back what a failed attempt has left; no traceback may refer to it any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _samples(batch: Batch) -> int:
+    """The length of the first tensor in a batch that has one; 0 where none has, as nobody can cut that."""
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.ndim else 0
+    return next((found for value in _inner(batch) if (found := _samples(value))), 0)
+
+
+def _inner(batch: Batch) -> Sequence[Any]:
+    if isinstance(batch, Mapping):
+        return [*batch.values()]
+    if isinstance(batch, tuple | list):
+        return batch
+    if is_dataclass(batch):
+        return [getattr(batch, field.name) for field in fields(batch)]
+    return ()
+
+
+def _part(batch: Any, samples: int, start: int, stop: int) -> Any:
+    """Of everything that has an entry for each sample, those from ``start`` to ``stop``; the rest as it is."""
+    if isinstance(batch, Tensor):
+        return batch[start:stop] if batch.ndim and len(batch) == samples else batch
+    if isinstance(batch, dict):
+        return {key: _part(value, samples, start, stop) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_part(value, samples, start, stop) for value in batch))
+    if isinstance(batch, tuple | list):
+        if len(batch) == samples and not any(isinstance(value, Tensor) for value in batch):  # one text each, say
+            return batch[start:stop]
+        return type(batch)(_part(value, samples, start, stop) for value in batch)
+    if is_dataclass(batch) and not isinstance(batch, type):
+        parts = {f.name: _part(getattr(batch, f.name), samples, start, stop) for f in fields(batch) if f.init}
+        return replace(batch, **parts)
+    return batch

@@ -1,0 +1,92 @@
+"""Every hostile file is refused in one line; nothing in it runs, nothing outside is touched, and it costs little."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.hostile.files import HOSTILE
+
+ROOT = Path(__file__).parents[2]
+MOST_MEMORY = 200_000_000
+
+
+@pytest.fixture(scope="module")
+def watcher() -> Iterator[subprocess.Popen]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}  # cannot weaken it
+    command = [sys.executable, "-m", "tests.hostile.watcher"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        assert process.stdin
+        process.stdin.close()
+
+
+def asked(watcher: subprocess.Popen, entrance: str, path: Path, folder: Path) -> dict:
+    assert watcher.stdin
+    assert watcher.stdout
+    watcher.stdin.write(json.dumps([entrance, str(path), str(folder)]) + "\n")
+    watcher.stdin.flush()
+    return json.loads(watcher.stdout.readline())
+
+
+def listing(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*")}
+
+
+def test_there_are_many():
+    assert len(HOSTILE) >= 60
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=lambda name: name[:60].encode("ascii", "replace").decode())
+def test_it_is_refused_and_does_nothing(watcher: subprocess.Popen, tmp_path: Path, name: str):
+    entrance, build = HOSTILE[name]
+    canary, folder = tmp_path / "canary", tmp_path / "folder"
+    folder.mkdir()
+    path = build(folder, canary)
+    before = listing(tmp_path)
+    answer = asked(watcher, entrance, path, folder)
+    assert "crash" not in answer, answer
+    assert answer["problem"], "it was believed"
+    assert "\n" not in answer["problem"]
+    assert len(answer["problem"]) < 700
+    assert not answer["events"]
+    assert answer["memory"] < MOST_MEMORY
+    assert not canary.exists()
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize(("entrance", "code"), [
+    ("os.system", "import os; os.system('true')"), ("socket", "import socket; socket.socket()"),
+    ("write", "open('../outside', 'w')"),
+])  # fmt: skip
+def test_the_watcher_sees_what_it_is_to_see(tmp_path: Path, entrance: str, code: str):
+    (tmp_path / "inside").mkdir()
+    program = f"""
+import os, sys
+from tests.hostile.watcher import watch
+logged, log = os.pipe()
+watch(log, {str(tmp_path / "inside")!r})
+try:
+    exec({code!r})
+except OSError:
+    pass
+os.close(log)
+print(os.read(logged, 1000).decode())
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+        cwd=tmp_path / "inside",
+    )
+    assert done.stdout.strip()
