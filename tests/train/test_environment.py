@@ -1,9 +1,12 @@
+"""What a run was made on, and what a resume says when that has changed."""
+
 import json
 
 import pytest
 import torch
 from torch import nn
 
+from fieldguide.errors import FieldguideError
 from fieldguide.objectives import Classification
 from fieldguide.train import Recipe, RunFolder, fit
 from fieldguide.train.callbacks import TrainingWarning
@@ -33,10 +36,12 @@ def test_a_file_that_says_nothing_is_no_error(tmp_path, text):
     assert changes(tmp_path / "environment.json") == []
 
 
-def test_resume_shows_what_changed(tmp_path):
+def test_a_resume_elsewhere_is_refused_unless_told(tmp_path):
     data = ((torch.randn(16, 4), torch.arange(16) % 2), None)
     run, recipe = RunFolder.create_at(tmp_path / "run"), Recipe(epochs=1, batch_size=8, threads=1)
     fit(nn.Linear(4, 2), data, Classification(), recipe, run=run)
     _written(run.path, cpu_capability="of another machine")
-    with pytest.warns(TrainingWarning, match="resume: changed .* CPU capability: of another machine → "):
+    with pytest.raises(FieldguideError, match=r"resume: .* CPU capability: of another machine → .*--accept-changes"):
         fit(nn.Linear(4, 2), data, Classification(), recipe, run=run, resume=True)
+    with pytest.warns(TrainingWarning, match="changed since the run began: CPU capability"):
+        fit(nn.Linear(4, 2), data, Classification(), recipe, run=run, resume=True, accept_changes=True)

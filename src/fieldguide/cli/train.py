@@ -27,6 +27,7 @@ def train(
     recipe: Path | None = None,
     print_recipe: Flag = False,
     resume: Path | None = None,
+    accept_changes: Flag = False,
     out: Path = Path("runs"),
     name: str | None = None,
     device: str = "auto",
@@ -66,6 +67,8 @@ def train(
         Print the resolved recipe as TOML and stop.
     resume
         Go on with an interrupted run, from its newest good checkpoint.
+    accept_changes
+        Resume even with another fieldguide, torch, Python or processor than the run began with: its bits may be others.
     out
         Where run folders are made.
     name
@@ -104,7 +107,8 @@ def train(
         from fieldguide.cli.training import Training
 
         with processes(distributed, device, process_timeout) as (strategy, place):
-            Training.resumed(resume, device=place, strategy=strategy, json=json).carry_out()
+            told = {"device": place, "strategy": strategy, "json": json}
+            Training.resumed(resume, accept_changes=accept_changes, **told).carry_out()
         return
     if model is None:
         raise FieldguideError("train needs a model: fieldguide train resnet_mini; `fieldguide models` lists all")

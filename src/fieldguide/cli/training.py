@@ -42,6 +42,7 @@ class Training:
     run: RunFolder
     device: str
     strategy: Strategy = ALONE
+    accept_changes: bool = False
     json: bool = False
     resume: bool = False
 
@@ -63,13 +64,13 @@ class Training:
         return cls(task=task, model=model, recipe=recipe, run=run, device=device, strategy=strategy, json=json)
 
     @classmethod
-    def resumed(cls, folder: Path, *, device: str, strategy: Strategy, json: bool) -> "Training":
+    def resumed(cls, folder: Path, *, accept_changes: bool, device: str, strategy: Strategy, json: bool) -> "Training":
         run = RunFolder.open(folder)
         job, recipe = Job.recall(run), load_recipe(file=run.recipe)
         torch.manual_seed(recipe.seed)
         task = task_of(job).open(job, run)
         rest = {"recipe": recipe, "run": run, "device": device, "strategy": strategy, "json": json}
-        return cls(task=task, model=task.network(), **rest, resume=True)
+        return cls(task=task, model=task.network(), **rest, resume=True, accept_changes=accept_changes)
 
     def carry_out(self) -> None:
         """Train, test, save and report; whoever interrupts it is told how to go on."""
@@ -113,7 +114,7 @@ class Training:
         with progress(self.json, task.unit) as shown:
             told = [shown] * self.strategy.leads
             return fit(model, task.data, objective, self.recipe, run=self.run, resume=self.resume, callbacks=told,
-                       strategy=self.strategy)  # fmt: skip
+                       accept_changes=self.accept_changes, strategy=self.strategy)  # fmt: skip
 
     def introduce(self, model: nn.Module) -> None:
         job = self.task.job

@@ -16,6 +16,7 @@ import fieldguide
 
 __all__ = ["changes", "environment"]
 
+_ROOMS = ("blocks", "data", "models", "objectives", "optim", "train")
 _PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "scikit-learn", "torchmetrics", "tokenizers")
 
 
@@ -59,9 +60,9 @@ def changes(file: Path) -> list[str]:
 
 
 def _source() -> str:
-    """A hash of fieldguide's own files, which a version alone does not tell apart."""
+    """A hash of the files that make the bits of a training, which a version alone does not tell apart."""
     total, root = hashlib.sha256(), Path(__file__).parents[1]
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(path for room in _ROOMS for path in (root / room).rglob("*.py")):
         total.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return total.hexdigest()[:16]
 

@@ -65,6 +65,7 @@ def fit(
     run: RunFolder | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
+    accept_changes: bool = False,
     strategy: Strategy = ALONE,
 ) -> Run:
     """Trains ``model`` in place.
@@ -72,8 +73,10 @@ def fit(
     ``data`` is a data set that knows its batches, as all of ``fieldguide.data`` do, or ``(train, val)`` – ``val`` may
     be None – where each is a tuple of tensors ``(inputs, targets)``, a map-style data set or a feed. With ``run``, its
     folder receives recipe.toml, metrics.jsonl, trace.jsonl and checkpoints; ``resume`` goes on from the newest good
-    one, bit for bit. The model stays on its device, and the random generators are seeded from the recipe. With a
-    ``strategy`` (``fieldguide.train.distributed``) all processes call ``fit`` alike, and the leading one writes.
+    one, bit for bit. The model stays on its device, and the random generators are seeded from the recipe. On another
+    torch, Python, processor or fieldguide than the run began with it goes on only if ``accept_changes`` says so: its
+    bits may be others. With a ``strategy`` (``fieldguide.train.distributed``) all processes call ``fit`` alike, and the
+    leading one writes.
 
     Raises:
         FieldguideError: data, recipe and device do not go together; out of memory; nothing to resume.
@@ -91,12 +94,8 @@ def fit(
         if recipe.memory_format == "channels_last":
             model.to(memory_format=torch.channels_last)
         recipe = _resumed(state, recipe) if state else _resolved(recipe, model, objective, train)
-        for change in changes(ours.environment) if ours and state else []:
-            warnings.warn(
-                f"resume: changed since the run began, so its bits may be others: {change}",
-                TrainingWarning,
-                stacklevel=2,
-            )
+        if run and state:
+            _require_unchanged(run, accept_changes)
         if ours and not state:
             replace_text(ours.recipe, to_toml(recipe))
         count, exact = threads(int(recipe.threads)), deterministic(recipe.deterministic)
@@ -180,6 +179,18 @@ def feeds_of(data: Any, recipe: Recipe, device: torch.device) -> tuple[Feed, Fee
 def _nothing(run: RunFolder | None) -> None:
     if run and run.checkpoints.numbered():
         raise FieldguideError(f"{run.path} holds a training already; go on with it (resume), or use a new run folder")
+
+
+def _require_unchanged(run: RunFolder, accept: bool) -> None:
+    """Raises FieldguideError with all that moves bits and is another now than when the run began; or warns of it."""
+    found = "; ".join(changes(run.environment))
+    if found and not accept:
+        raise FieldguideError(
+            f"resume: since the run began this has changed, so its bits may be others from here on: {found}; "
+            "go on all the same with --accept-changes (accept_changes=True)"
+        )
+    if found:
+        warnings.warn(f"resume: changed since the run began: {found}", TrainingWarning, stacklevel=4)
 
 
 def _restored(run: RunFolder | None, model: nn.Module, strategy: Strategy) -> dict[str, Any] | None:
