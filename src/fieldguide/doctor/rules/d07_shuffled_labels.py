@@ -18,14 +18,10 @@ from fieldguide.doctor.history import History
 
 
 def judge(history: History) -> Sign | None:
-    probe = history.probes.get("label_permutation")
-    if (
-        (stuck(history) or useless(history))
-        and probe
-        and history.baseline
-        and 0 < probe["permuted"] < 0.7 * history.baseline  # beyond what the shares of the targets give
-        and probe["real"] > 0.9 * probe["permuted"]
-    ):
+    probe, baseline = history.probes.get("label_permutation"), history.baseline or 0.0
+    # Below 70 % is beyond what the shares of the targets give; below 5 % both were learned by heart, and neither tells.
+    tells = probe and 0 < probe["permuted"] < 0.7 * baseline and probe["real"] > 0.9 * probe["permuted"]
+    if probe and tells and (useless(history) or (stuck(history) and probe["permuted"] > 0.05 * baseline)):
         return Sign(f"real labels are learned to {probe['real']:.3g}, permuted ones to {probe['permuted']:.3g}", "90 %")
     sign = _by_heart(history)
     if sign:
