@@ -58,6 +58,8 @@ def observed(run, **options) -> list[Record]:
     with Observer(records.append, **options):
         run()
     assert not [record for record in records if record["kind"] == "trouble"]
+    assert not nn.modules.module._global_forward_hooks
+    assert not nn.modules.module._global_forward_pre_hooks
     return records
 
 
@@ -82,8 +84,6 @@ def test_everything_is_put_back():
     before = torch.Tensor.backward, F.cross_entropy, DataLoader.__iter__, nn.utils.clip_grad_norm_
     observed(lambda: train(network(), 1))
     assert before == (torch.Tensor.backward, F.cross_entropy, DataLoader.__iter__, nn.utils.clip_grad_norm_)
-    assert not nn.modules.module._global_forward_hooks
-    assert not nn.modules.module._global_forward_pre_hooks
 
 
 def test_steps_have_the_losses_that_the_training_had():

@@ -85,8 +85,9 @@ class Hooks:
 
     def discover(self) -> None:
         """Every module is looked at, for the networks are not known yet, or no longer."""
-        while self._settled:
-            self._settled.pop().remove()
+        for handle in (*self._discovery, *self._settled):
+            handle.remove()
+        self._settled = []
         self._known = []
         self._discovery = [
             register_module_forward_pre_hook(self._module_begins),
