@@ -8,6 +8,7 @@ Known false alarms: the balance of a long run, in which both are equal and the l
 Fix: divide the decay by 10 or more.
 """
 
+from math import isfinite
 from statistics import median
 
 from fieldguide.doctor.facts import single
@@ -16,7 +17,7 @@ from fieldguide.doctor.history import History
 
 
 def judge(history: History) -> Sign | None:
-    ratios, norms = history.series("decay_ratio"), history.series("weight_norm")
+    ratios, norms = (list(filter(isfinite, history.series(name))) for name in ("decay_ratio", "weight_norm"))
     if (
         len(ratios) < 3
         or len(norms) < 3
