@@ -1,13 +1,12 @@
 """Times that can be compared: taken in turns in one process, and only while nobody else uses the cores."""
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter, process_time
 
-TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+from fieldguide.profile.clock import TICK, busy
+
 QUIET = 0.15  # of one core: the most that others may use during a sample that counts
 
 
@@ -42,19 +41,10 @@ def in_turns(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dic
         run()
     for _ in range(rounds):
         for name, run in candidates.items():
-            others, ours, started = _busy(), process_time(), perf_counter()
+            others, ours, started = busy(), process_time(), perf_counter()
             run()
             seconds = perf_counter() - started
-            foreign = (_busy() - others) - (process_time() - ours)
+            foreign = (busy() - others) - (process_time() - ours)
             alone = foreign <= QUIET * seconds + 2 / TICK
             (times[name].clean if alone else times[name].disturbed).append(seconds)
     return times
-
-
-def _busy() -> float:
-    """Seconds that all cores have worked since the machine started; 0 where that cannot be read."""
-    stat = Path("/proc/stat")
-    if not stat.exists():
-        return 0.0
-    user, nice, system, _idle, _wait, *rest = map(int, stat.read_text().split("\n", 1)[0].split()[1:8])
-    return (user + nice + system + sum(rest)) / TICK

@@ -20,7 +20,8 @@ def test_every_part_alone_and_all_together_are_drawn(tmp_path):
     whole = [*steps, *ratios, record(7, layers=layers, baseline=1.0)]
     sizes = []
     for place, records in enumerate((steps, ratios, whole[-1:], whole)):
-        file = draw_health(records, tmp_path / f"{place}.png")
-        assert file is not None
-        sizes.append(file.stat().st_size)
+        picture = draw_health(records, tmp_path / f"{place}.png")
+        assert picture is not None
+        assert ("the usual range" in picture.story) == (records in (ratios, whole))
+        sizes.append(picture.file.stat().st_size)
     assert max(sizes) == sizes[-1]

@@ -1,5 +1,6 @@
 """``fieldguide train MODEL --data SOURCE``: a complete run folder from one command."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -107,8 +108,8 @@ def train(
         from fieldguide.cli.training import Training
 
         with processes(distributed, device, process_timeout) as (strategy, place):
-            told = {"device": place, "strategy": strategy, "json": json}
-            Training.resumed(resume, accept_changes=accept_changes, **told).carry_out()
+            training = Training.resumed(resume, device=place, strategy=strategy, json=json)
+            replace(training, accept_changes=accept_changes).carry_out()
         return
     if model is None:
         raise FieldguideError("train needs a model: fieldguide train resnet_mini; `fieldguide models` lists all")

@@ -64,13 +64,13 @@ class Training:
         return cls(task=task, model=model, recipe=recipe, run=run, device=device, strategy=strategy, json=json)
 
     @classmethod
-    def resumed(cls, folder: Path, *, accept_changes: bool, device: str, strategy: Strategy, json: bool) -> "Training":
+    def resumed(cls, folder: Path, *, device: str, strategy: Strategy, json: bool) -> "Training":
         run = RunFolder.open(folder)
         job, recipe = Job.recall(run), load_recipe(file=run.recipe)
         torch.manual_seed(recipe.seed)
         task = task_of(job).open(job, run)
         rest = {"recipe": recipe, "run": run, "device": device, "strategy": strategy, "json": json}
-        return cls(task=task, model=task.network(), **rest, resume=True, accept_changes=accept_changes)
+        return cls(task=task, model=task.network(), **rest, resume=True)
 
     def carry_out(self) -> None:
         """Train, test, save and report; whoever interrupts it is told how to go on."""

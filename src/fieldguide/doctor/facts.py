@@ -99,10 +99,9 @@ def stuck(history: History) -> str | None:
     return None
 
 
-def useless(history: History) -> bool:
-    """Two evaluations or more, none of them better than a constant answer."""
-    known = [r for r in history.evals if math.isfinite(r.get("loss", math.nan)) and r.get("baseline", 0) > 0]
-    return len(known) >= 2 and min(r["loss"] / r["baseline"] for r in known) > 0.99
+def useless(history: History, least: int = 2) -> bool:
+    """There are so many evaluations, and none was better than a constant answer."""
+    return len(history.compared) >= least and min(loss / constant for loss, constant in history.compared) > 0.99
 
 
 def tested(history: History, name: str) -> dict:

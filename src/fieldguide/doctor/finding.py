@@ -17,8 +17,8 @@ class Fix:
 
     title: str
     apply: str = ""
-    """``"lr / 10"``, ``"clip 1"``, ``"zero_grad"``: the words of ``fieldguide.doctor.treatment``; empty when only a
-    person can do it."""
+    """``"lr / 10"``, ``"clip 1"``, ``"zero_grad"``: the same in a word for programs; empty when only a person can do
+    it."""
 
 
 @dataclass(frozen=True)

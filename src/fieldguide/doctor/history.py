@@ -178,13 +178,18 @@ class History:
         return None
 
     @cached_property
+    def compared(self) -> list[tuple[float, float]]:
+        """The loss of each evaluation, and that of a constant answer, where both are known."""
+        pairs = [(record.get("loss", math.nan), record.get("baseline", 0.0)) for record in self.evals]
+        return [(loss, constant) for loss, constant in pairs if math.isfinite(loss) and constant > 0]
+
+    @cached_property
     def _unproven(self) -> str | None:
         """No evaluation was better than a constant answer; said of whole runs only: some generalise late."""
-        known = [r for r in self.evals if math.isfinite(r.get("loss", math.nan)) and r.get("baseline", 0) > 0]
-        if len(known) < 3 or min(record["loss"] / record["baseline"] for record in known) < 0.99:
+        if len(self.compared) < 3 or min(loss / constant for loss, constant in self.compared) < 0.99:
             return None
-        best = min(record["loss"] for record in known)
-        return f"the best evaluation, {best:.3g}, is no better than a constant answer's {known[-1]['baseline']:.3g}"
+        best, constant = min(self.compared)
+        return f"the best evaluation, {best:.3g}, is no better than a constant answer's {constant:.3g}"
 
 
 _DERIVED = tuple(name for name, value in vars(History).items() if isinstance(value, cached_property))

@@ -140,7 +140,6 @@ def load_model(folder: str | PathLike[str]) -> nn.Module:
     """
     folder = Path(folder)
     stored = read_config(folder)
-    _require_modest(stored, folder)
     model = stored.network()
     load_tensors(model, folder / WEIGHTS, sha256=stored.sha256)
     return model.eval()
@@ -207,7 +206,7 @@ def read_config(folder: str | PathLike[str], *, name: str | None = None) -> Stor
         raise DamagedFile(str(error)) from error
     except (ValueError, TypeError) as error:
         raise DamagedFile(f"preprocessing in {path}: {error}") from error
-    return Stored(
+    stored = Stored(
         name=entries["name"],
         row=row,
         config=config,
@@ -217,6 +216,8 @@ def read_config(folder: str | PathLike[str], *, name: str | None = None) -> Stor
         sha256=entries["sha256"],
         version=entries["fieldguide"],
     )
+    _require_modest(stored, Path(folder))
+    return stored
 
 
 def load_tensors(model: nn.Module, path: Path, *, sha256: str | None = None) -> None:

@@ -91,7 +91,7 @@ def take_turns(
             run()
     taken: dict[str, list[float]] = {name: [] for name in everything}
     synchronize(device)
-    others, ours, began = _busy(), process_time(), perf_counter()
+    others, ours, began = busy(), process_time(), perf_counter()
     for done in range(rounds):
         if done >= LEAST and perf_counter() - began > seconds:
             break
@@ -101,9 +101,9 @@ def take_turns(
             synchronize(device)
             taken[name].append(perf_counter() - started)
     elapsed = perf_counter() - began
-    used, busy = process_time() - ours, _busy() - others
-    foreign = max(0.0, busy - used - 2 / TICK) / elapsed  # the system counts in ticks
-    idle = max(0.0, (os.cpu_count() or 1) - busy / elapsed)
+    used, worked = process_time() - ours, busy() - others
+    foreign = max(0.0, worked - used - 2 / TICK) / elapsed  # the system counts in ticks
+    idle = max(0.0, (os.cpu_count() or 1) - worked / elapsed)
     steady = taken.pop("")
     third = max(1, len(steady) // 3)
     first, last = median(steady[:third]), median(steady[-third:])
@@ -117,7 +117,7 @@ def _reference(device: torch.device) -> Callable[[], object]:
     return lambda: matrix @ matrix
 
 
-def _busy() -> float:
+def busy() -> float:
     """Seconds that all cores have worked since the machine started; 0 where that cannot be read."""
     stat = Path("/proc/stat")
     if not stat.exists():

@@ -10,7 +10,7 @@ from fieldguide.report.calibration import draw_reliability, story_of
 from fieldguide.report.confusion import draw_confusion
 from fieldguide.report.curves import draw_curves
 from fieldguide.report.examples import Examples
-from fieldguide.report.health import STORY, draw_health
+from fieldguide.report.health import draw_health
 from fieldguide.report.mistakes import draw_mistakes
 from fieldguide.report.page import Picture, write_page
 from fieldguide.report.predictions import Predictions, worst_mistakes
@@ -29,7 +29,7 @@ def build_report(run: Path) -> Path:
     curves = draw_curves(records, run / "figures" / "curves.png")
     pictures = [Picture("Training", curves, story.of_curves(run, records))]
     if health := draw_health(_measured(run), run / "figures" / "health.png"):
-        pictures.append(Picture("Signs of health", health, STORY))
+        pictures.append(health)
     predictions = Predictions.load(run)
     scores = []
     if predictions:

@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 USUAL_RATIO = 1e-4, 1e-2
 MOST_LAYERS = 60
-STORY = (
-    "What was measured of the training: its loss beside that of the best constant answer, the size of its updates with "
-    "the range that is usual in grey, the gradient over the weight of every layer from input to output, and the inputs "
-    "of every layer that are zero for all samples of a batch."
-)
 
 
 def build_diagnosis(folder: Path, records: Sequence[Record], diagnosis: Mapping[str, Any]) -> Path:
@@ -50,7 +45,7 @@ def build_diagnosis(folder: Path, records: Sequence[Record], diagnosis: Mapping[
         title=f"Diagnosis of {folder.resolve().name}",
         subtitle=f"{diagnosis['step']} optimizer steps",
         tiles=[Tile("verdict", diagnosis["verdict"], f"{len(findings)} findings")],
-        pictures=[Picture("Signs of health", picture, STORY)] if picture else [],
+        pictures=[picture] if picture else [],
         scores=[],
         unit="",
         examples=table if rows else None,
@@ -59,32 +54,35 @@ def build_diagnosis(folder: Path, records: Sequence[Record], diagnosis: Mapping[
     )
 
 
-def draw_health(records: Sequence[Record], file: Path) -> Path | None:
+def draw_health(records: Sequence[Record], file: Path) -> Picture | None:
     """Four panels, each where it was measured: loss against a constant answer's, size of the updates, gradient by
     depth, and dead units by depth. None when nothing of it was."""
-    panels: list[Callable[[Axes], None]] = []
+    panels: dict[str, Callable[[Axes], None]] = {}
     steps = [r for r in records if r.get("kind") == "step" and isfinite(r.get("loss", float("nan")))]
     samples = [r for r in records if r.get("kind") == "sample"]
     if len(steps) > 1:
-        panels.append(lambda axis: _learning(axis, steps, _newest(samples, "baseline")))
+        panels["its loss beside that of the best constant answer"] = lambda axis: _learning(
+            axis, steps, _newest(samples, "baseline")
+        )
     ratios = [r for r in samples if 0 < r.get("update_ratio", 0) < float("inf")]
     if len(ratios) > 1:
-        panels.append(lambda axis: _updates(axis, ratios))
+        panels["its updates over its weights, the usual range in grey"] = lambda axis: _updates(axis, ratios)
     layers = [r["layers"] for r in samples if r.get("layers")]
     if layers and any(own.get("grad", 0) > 0 for own in layers[0].values()):
-        panels.append(lambda axis: _flow(axis, layers[0], layers[-1]))
+        panels["the gradient over the weight of every layer"] = lambda axis: _flow(axis, layers[0], layers[-1])
     if layers and any(own.get("dead", 0) > 0 for own in layers[-1].values()):
-        panels.append(lambda axis: _dead(axis, layers[-1]))
+        panels["inputs of every layer that are zero for a whole batch"] = lambda axis: _dead(axis, layers[-1])
     if not panels:
         return None
-    rows = (len(panels) + 1) // 2
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
     with figure(file, 7.2, 2.6 * rows) as drawing:
-        axes = drawing.subplots(rows, 2, squeeze=False).flatten()
-        for panel, axis in zip(panels, axes, strict=False):
+        axes = drawing.subplots(rows, columns, squeeze=False).flatten()
+        for panel, axis in zip(panels.values(), axes, strict=False):
             panel(axis)
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
-    return file
+    return Picture("Signs of health", file, f"What was measured of the training: {', '.join(panels)}.")
 
 
 def _learning(axis: "Axes", steps: Sequence[Record], constant: float | None) -> None:

@@ -1,16 +1,15 @@
 """Smaller micro-batches when memory runs out: the same samples, the same loss and gradient, less memory."""
 
 import gc
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fieldguide.errors import FieldguideError
 from fieldguide.objectives.phase import Batch
+from fieldguide.train.cutting import part, samples_of
 from fieldguide.train.failures import is_out_of_memory
 
 _MOST = 32
@@ -31,12 +30,12 @@ class Pieces:
 
     def cut(self, batch: Batch) -> list[Batch]:
         """The batch in pieces of equal size, the last perhaps smaller; a batch of fewer samples in fewer pieces."""
-        samples = _samples(batch)
+        samples = samples_of(batch)
         size = -(-samples // self.count)
         self._largest = max(self._largest, size)
         if size == samples:
             return [batch]
-        return [_part(batch, samples, start, start + size) for start in range(0, samples, size)]
+        return [part(batch, samples, start, start + size) for start in range(0, samples, size)]
 
     def halve(self, problem: BaseException) -> str:
         """Twice as many pieces from now on, and what to say about it.
@@ -72,38 +71,3 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _samples(batch: Batch) -> int:
-    """The length of the first tensor in a batch that has one; 0 where none has, as nobody can cut that."""
-    if isinstance(batch, Tensor):
-        return len(batch) if batch.ndim else 0
-    return next((found for value in _inner(batch) if (found := _samples(value))), 0)
-
-
-def _inner(batch: Batch) -> Sequence[Any]:
-    if isinstance(batch, Mapping):
-        return [*batch.values()]
-    if isinstance(batch, tuple | list):
-        return batch
-    if is_dataclass(batch):
-        return [getattr(batch, field.name) for field in fields(batch)]
-    return ()
-
-
-def _part(batch: Any, samples: int, start: int, stop: int) -> Any:
-    """Of everything that has an entry for each sample, those from ``start`` to ``stop``; the rest as it is."""
-    if isinstance(batch, Tensor):
-        return batch[start:stop] if batch.ndim and len(batch) == samples else batch
-    if isinstance(batch, dict):
-        return {key: _part(value, samples, start, stop) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_part(value, samples, start, stop) for value in batch))
-    if isinstance(batch, tuple | list):
-        if len(batch) == samples and not any(isinstance(value, Tensor) for value in batch):  # one text each, say
-            return batch[start:stop]
-        return type(batch)(_part(value, samples, start, stop) for value in batch)
-    if is_dataclass(batch) and not isinstance(batch, type):
-        parts = {f.name: _part(getattr(batch, f.name), samples, start, stop) for f in fields(batch) if f.init}
-        return replace(batch, **parts)
-    return batch

@@ -2,7 +2,6 @@
 
 import logging
 import runpy
-from pathlib import Path
 
 import pytest
 
@@ -66,13 +65,6 @@ trainer = L.Trainer(
 learning = DataLoader(TensorDataset(x[:1024], y[:1024]), 32, shuffle=True)
 trainer.fit(Net(), learning, DataLoader(TensorDataset(x[1024:], y[1024:]), 64))
 """
-
-
-@pytest.fixture
-def script(tmp_path) -> Path:
-    path = tmp_path / "program.py"
-    path.write_text(SCRIPT)
-    return path
 
 
 @pytest.mark.parametrize(

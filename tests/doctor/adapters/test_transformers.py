@@ -2,7 +2,6 @@
 
 import logging
 import runpy
-from pathlib import Path
 
 import pytest
 
@@ -53,13 +52,6 @@ if "callback" in sys.argv:
     trainer.add_callback(callback)
 trainer.train()
 """
-
-
-@pytest.fixture
-def script(tmp_path) -> Path:
-    path = tmp_path / "program.py"
-    path.write_text(SCRIPT)
-    return path
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,6 @@ class Fork:
             if optimizer is None
             else _taken_over(optimizer, plain(replay.model), self.model)
         )
-        self.clip = 0.0
         self.scale = 1.0
         """What the loss is multiplied with."""
         self.change: Callable[[Any], Any] = lambda batch: batch
@@ -62,8 +61,6 @@ class Fork:
             if not math.isfinite(losses[-1]):
                 break
             (self.scale * loss).backward()
-            if self.clip:
-                nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
             self.optimizer.step()
         return losses
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fieldguide.doctor.facts import useless
 from fieldguide.doctor.history import History
 from fieldguide.doctor.probes.fork import Fork, end
 from fieldguide.doctor.probes.suspicion import Bench
@@ -19,10 +20,7 @@ STEPS = 240
 
 
 def wanted(history: History) -> bool:
-    known = [record["loss"] for record in history.evals if "loss" in record]
-    baseline = history.baseline
-    useless = len(known) >= 3 and baseline is not None and min(known) > 0.99 * baseline
-    return history.step >= 50 and (useless or history.failing is not None)
+    return history.step >= 50 and (useless(history, 3) or history.failing is not None)
 
 
 def run(bench: Bench) -> dict[str, float]:

@@ -10,8 +10,6 @@ them apart.
 Fix: look at ten pairs; shuffle indices, never one of the two.
 """
 
-import math
-
 from fieldguide.doctor.facts import stuck, tested, useless
 from fieldguide.doctor.finding import Fix, Rule, Sign
 from fieldguide.doctor.history import History
@@ -35,17 +33,10 @@ def judge(history: History) -> Sign | None:
 
 
 def _by_heart(history: History) -> Sign | None:
-    known = [
-        record
-        for record in history.evals
-        if math.isfinite(record.get("loss", math.nan)) and record.get("baseline", 0) > 0
-    ]
     own = history.baseline
-    if len(known) < 3 or not own or history.level > 0.8 * own:
+    if not own or history.level > 0.8 * own or not useless(history, 3):
         return None
-    best, constant = min(record["loss"] for record in known), min(record["baseline"] for record in known)
-    if best < 0.99 * constant:
-        return None
+    best, constant = min(history.compared)
     return Sign(
         f"training has reached {history.level:.3g}, but the best validation loss, {best:.3g}, is no better than "
         f"a constant answer's {constant:.3g}",

@@ -5,11 +5,12 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from fieldguide.errors import FieldguideError
 from fieldguide.objectives.phase import Batch, Objective
 from fieldguide.optim import Clip
+from fieldguide.train.cutting import part, tensors_of
 from fieldguide.train.distributed.buckets import Buckets
 from fieldguide.train.distributed.group import Group
 from fieldguide.train.distributed.norms import synchronised
@@ -102,37 +103,14 @@ def rows(batch: Batch, rank: int, size: int) -> Batch:
     Raises:
         FieldguideError: the tensors have not the same number of rows.
     """
-    lengths = {len(tensor) for tensor in _tensors(batch)}
+    lengths = {len(tensor) for tensor in tensors_of(batch)}
     if len(lengths) != 1:
         raise FieldguideError(
             f"distributed: a batch is split along the first axis of its tensors, which have {sorted(lengths)} rows; "
             "give batches whose tensors have a row for each sample"
         )
     n = lengths.pop()
-    return _cut(batch, n, slice(n * rank // size, n * (rank + 1) // size))
-
-
-def _cut(batch: Batch, n: int, part: slice) -> Batch:
-    match batch:
-        case Tensor():
-            return batch[part]
-        case dict():
-            return {key: _cut(value, n, part) for key, value in batch.items()}
-        case tuple() | list():
-            cut = [_cut(value, n, part) for value in batch]
-            return type(batch)(*cut) if hasattr(batch, "_fields") else type(batch)(cut)
-    return batch
-
-
-def _tensors(batch: Batch) -> list[Tensor]:
-    match batch:
-        case Tensor():
-            return [batch]
-        case dict():
-            return _tensors([*batch.values()])
-        case tuple() | list():
-            return [tensor for value in batch for tensor in _tensors(value)]
-    return []
+    return part(batch, n, n * rank // size, n * (rank + 1) // size)
 
 
 @torch.no_grad()
