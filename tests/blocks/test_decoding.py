@@ -5,8 +5,10 @@ import itertools
 import pytest
 import torch
 
-from fieldguide.blocks.cache import DynamicCache, SlidingCache
+from fieldguide.blocks.cache import DynamicCache, RollingCache, SlidingCache
 from fieldguide.blocks.decoding import Greedy, LanguageModel, RepetitionPenalty, TextToText, left_padded
+from fieldguide.blocks.decoding.replay import Replayed
+from fieldguide.blocks.decoding.steps import stream
 from fieldguide.errors import FieldguideError
 from fieldguide.models import create_model
 
@@ -264,3 +266,32 @@ def test_what_cannot_be_is_said_in_one_line(prompt, arguments, said):
 def test_beams_that_cannot_be_are_named(arguments, said):
     with pytest.raises(FieldguideError, match=said):
         create_model("gpt_mini").beams(prompts(), max_new_tokens=4, **arguments)
+
+
+def replayed(model, prompt, keep=None):
+    """As on a GPU, with the step itself in place of its recording."""
+    steps = model.begin(prompt, keep, None, NEW)
+    steps = Replayed(steps, steps.prompt.shape[1] + NEW - 1, record=lambda step, state: step)
+    return torch.stack(list(stream(steps, NEW, Greedy(), [])), 1)
+
+
+@each_model
+def test_steps_that_can_be_recorded_say_the_same(name):
+    """One set of shapes and addresses for all steps, the newest token always last."""
+    model = lively(name)
+    assert torch.equal(replayed(model, prompts()), model.generate(prompts(), max_new_tokens=NEW))
+    texts, keep = left_padded([[5, 6, 7], [9, 8, 7, 6, 5, 4, 3], [1, 2, 3, 4, 5]], pad=0)
+    expected = model.generate(texts, keep=keep, max_new_tokens=NEW)
+    assert torch.equal(replayed(model, texts, keep), expected)
+
+
+def test_a_recorded_step_allocates_no_other_memory_for_its_state():
+    model = lively("gpt_mini")
+    cache = DynamicCache()
+    with torch.no_grad():
+        model(prompts(), cache=cache)
+        rolling = RollingCache(cache, 30)
+        addresses = [x.data_ptr() for x in rolling.state]
+        keep = torch.arange(30).expand(3, -1) >= 9
+        model(prompts()[:, :1], keep, cache=rolling)
+    assert [x.data_ptr() for x in rolling.state] == addresses

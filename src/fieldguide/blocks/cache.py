@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 
 from fieldguide.blocks.biases import Bias
 from fieldguide.blocks.masks import Band, Mask
@@ -146,6 +147,37 @@ class StaticCache(DynamicCache):
             layer: self._rooms[layer].map(lambda x, end=kept.length: x[:, :, :end])
             for layer, kept in self._kept.items()
         }
+
+
+class RollingCache(DynamicCache):
+    """``places`` tokens, the newest always last, in the same memory: begun from what another cache has seen.
+
+    The places before the first token hold zeros, which the caller's ``keep`` hides. Every step has the same shapes and
+    addresses, so a GPU can replay it. For decoding without gradients.
+    """
+
+    def __init__(self, cache: DynamicCache, places: int):
+        super().__init__()
+        self.places, self._recalled = places, cache._recalled
+        self._kept = {layer: kept.map(self._aligned) for layer, kept in cache._kept.items()}
+
+    def _aligned(self, x: Tensor) -> Tensor:
+        return F.pad(x, (0, 0, self.places - x.shape[2], 0))
+
+    @property
+    def length(self) -> int:
+        return self.places - 1
+
+    @property
+    def state(self) -> list[Tensor]:
+        """What a step changes."""
+        return [x for kept in self._kept.values() for x in (kept.keys, kept.values)]
+
+    def _append(self, layer: Layer, kept: KeysValues | None, k: Tensor, v: Tensor) -> KeysValues:
+        assert kept is not None, "a layer that took no part in the first step"
+        for old, new in ((kept.keys, k), (kept.values, v)):
+            old.copy_(torch.cat((old[:, :, new.shape[2] :], new), 2))
+        return kept
 
 
 class SlidingCache(DynamicCache):

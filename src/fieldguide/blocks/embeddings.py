@@ -6,12 +6,16 @@ b batch · n tokens · d model width.
 from math import sqrt
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from fieldguide.blocks.cache import Cache
 from fieldguide.blocks.positions import Learned, positions_of
 from fieldguide.errors import FieldguideError
 from fieldguide.shapes import Bool, Float, Int, Tensor
+
+ALIGNED, MANY = 64, 256
+"""The width that fits a GPU's products, and how many rows it takes to pay for it."""
 
 
 def require_tokens(tokens: Tensor, *, vocab_size: int, model: str, keep: Tensor | None = None) -> Int[Tensor, "b n"]:
@@ -50,6 +54,21 @@ def require_tokens(tokens: Tensor, *, vocab_size: int, model: str, keep: Tensor 
 
 def _may_look_at(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling() and type(x) is Tensor
+
+
+def tied_logits(
+    hidden: Float[Tensor, "*n d"], table: Float[Tensor, "v d"], bias: Float[Tensor, "v"] | None = None
+) -> Float[Tensor, "*n v"]:
+    """hidden · tableᵀ + bias: an output layer that shares its weights with the input (Press & Wolf 2017, §2).
+
+    A GPU has its fast products of 16-bit numbers for widths that are multiples of 8 alone, and few vocabularies are, so
+    the table is a little wider meanwhile.
+    """
+    odd = -len(table) % ALIGNED if hidden.is_cuda and hidden.numel() >= MANY * hidden.shape[-1] else 0
+    if odd and (hidden.dtype.itemsize == 2 or torch.is_autocast_enabled("cuda")):
+        wider = None if bias is None else F.pad(bias, (0, odd))
+        return F.linear(hidden, F.pad(table, (0, 0, 0, odd)), wider)[..., : len(table)]
+    return F.linear(hidden, table, bias)
 
 
 class ScaledEmbedding(nn.Embedding):

@@ -8,8 +8,8 @@ b batch · n tokens · d model width · v vocabulary · k classes.
 
 import torch
 from torch import nn
-from torch.nn.functional import linear
 
+from fieldguide.blocks.embeddings import tied_logits
 from fieldguide.blocks.norms import Norm
 from fieldguide.shapes import Float, Tensor
 
@@ -56,7 +56,7 @@ class MaskedTokens(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
     def forward(self, hidden: Float[Tensor, "b n d"], table: Float[Tensor, "v d"]) -> Float[Tensor, "b n v"]:
-        return linear(self.norm(self.activation(self.transform(hidden))), table, self.bias)
+        return tied_logits(self.norm(self.activation(self.transform(hidden))), table, self.bias)
 
 
 class Pretraining(nn.Module):

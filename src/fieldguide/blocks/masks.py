@@ -367,6 +367,14 @@ class Padding(_Held):
     def visible(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return self.keep[self.row(b), k]
 
+    def dense(
+        self, q_len: int, k_len: int | None = None, *, device: torch.device | str | None = None
+    ) -> Bool[Tensor, "b 1 q k"]:
+        """The rows as they are: every layer asks for them at every step of generation."""
+        k_len = q_len if k_len is None else k_len
+        self.check(len(self.keep), q_len, k_len)
+        return self.keep[:, None, None].expand(-1, 1, q_len, k_len)
+
 
 # --- Algebra
 

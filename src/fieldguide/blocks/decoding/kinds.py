@@ -14,6 +14,7 @@ from fieldguide.blocks.cache import Cache, StaticCache
 from fieldguide.blocks.decoding.beam import Hypothesis, search
 from fieldguide.blocks.decoding.choice import Choice, Greedy, sampling
 from fieldguide.blocks.decoding.prepared import prepared
+from fieldguide.blocks.decoding.replay import Replayed
 from fieldguide.blocks.decoding.steps import Answer, Continuation, Steps, predicting, require_ends, stream
 from fieldguide.blocks.decoding.weights import Packed, Weight
 from fieldguide.errors import FieldguideError
@@ -109,6 +110,8 @@ class _Generates(nn.Module):
         ends = [*([[eos]] if eos is not None else []), *stop]
         require_ends(ends)
         steps = self._ready(cache, max_new_tokens, weights).begin(prompt, keep, cache, max_new_tokens)
+        if cache is None and max_new_tokens >= LONG and Replayed.suits(steps):
+            steps = Replayed(steps, steps.prompt.shape[1] + max_new_tokens - 1)
         return stream(steps, max_new_tokens, choice, ends)
 
     def beams(

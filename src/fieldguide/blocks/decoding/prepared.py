@@ -22,7 +22,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def prepared(model: Network, weights: type[Weight] = Packed) -> Network:
-    """The same network, ready to generate on a processor: a copy of its modules with its parameters.
+    """The same network, ready to generate: a copy of its modules with its parameters.
 
     Its plain linear layers and tables get weights of the kind ``weights``; attention forms queries, keys and values in
     one product; dropout is gone. Layers of other classes (adapters), types that the kind does not know and other
@@ -98,7 +98,7 @@ class _ShortNorm(nn.RMSNorm):
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         width = self.normalized_shape[-1]
-        if len(self.normalized_shape) > 1 or x.dtype not in (torch.float32, torch.float64):
+        if len(self.normalized_shape) > 1 or x.is_cuda or x.dtype not in (torch.float32, torch.float64):
             return super().forward(x)
         eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)

@@ -23,6 +23,8 @@ class Steps(ABC):
     """What the network reads first, (b, n)."""
     seen: Tensor
     """The tokens so far, for filters; padding is replaced by a real token of its row."""
+    keep: Tensor | None = None
+    """Real tokens among those so far, (b, n); None where all are."""
 
     def __init__(self, model: nn.Module, prompt: Tensor, cache: Cache):
         self.model, self.prompt, self.seen, self.cache = model, prompt, prompt, cache
@@ -31,8 +33,12 @@ class Steps(ABC):
         with predicting(self.model):
             return self._predict(tokens)
 
+    def _predict(self, tokens: Tensor) -> Tensor:
+        return self.following(tokens, self.keep, self.cache)
+
     @abstractmethod
-    def _predict(self, tokens: Tensor) -> Tensor: ...
+    def following(self, tokens: Tensor, keep: Tensor | None, cache: Cache) -> Tensor:
+        """Logits of what follows ``tokens``, of which ``keep`` are real, after what the cache has seen."""
 
     def select(self, rows: Int[Tensor, "new"]) -> None:
         """Row i goes on from row ``rows[i]``, which is of the same prompt unless the batch changes its size."""
@@ -46,15 +52,18 @@ class Continuation(Steps):
         self, model: nn.Module, next_logits: Callable[..., Tensor], prompt: Tensor, keep: Tensor | None, cache: Cache
     ):
         super().__init__(model, prompt, cache)
-        self.next_logits, self.keep = next_logits, None
+        self.next_logits = next_logits
         if keep is not None and not keep.all():
             self.keep, self.seen = keep, prompt.where(keep, prompt[:, -1:])
 
     def _predict(self, tokens: Tensor) -> Tensor:
-        logits = self.next_logits(tokens, self.keep, self.cache)
+        logits = super()._predict(tokens)
         if self.keep is not None:
             self.keep = torch.cat((self.keep, self.keep.new_ones(len(self.keep), 1)), 1)
         return logits
+
+    def following(self, tokens: Tensor, keep: Tensor | None, cache: Cache) -> Tensor:
+        return self.next_logits(tokens, keep, cache)
 
     def select(self, rows: Int[Tensor, "new"]) -> None:
         super().select(rows)
@@ -76,8 +85,8 @@ class Answer(Steps):
         super().__init__(model, prompt, cache)
         self.decode, self.memory, self.source_keep = decode, memory, source_keep
 
-    def _predict(self, tokens: Tensor) -> Tensor:
-        return self.decode(tokens, self.memory, source_keep=self.source_keep, cache=self.cache)[:, -1]
+    def following(self, tokens: Tensor, keep: Tensor | None, cache: Cache) -> Tensor:
+        return self.decode(tokens, self.memory, source_keep=self.source_keep, target_keep=keep, cache=cache)[:, -1]
 
     def select(self, rows: Int[Tensor, "new"]) -> None:
         super().select(rows)

@@ -78,7 +78,13 @@ class Packed(Weight):
         bf16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         return (torch.float32, torch.bfloat16) if bf16 else (torch.float32,)
 
+    @classmethod
+    def suits(cls, weight: Tensor) -> bool:
+        return super().suits(weight) or (weight.is_cuda and not isinstance(weight, Weight))
+
     def product(self, x: Float[Tensor, "*b i"], bias: Float[Tensor, "o"] | None) -> Float[Tensor, "*b o"]:
+        if self.on_gpu:
+            return super().product(x, bias)
         rows = x.numel() // x.shape[-1]
         if rows == 1 and not wide_vectors():
             count = len(self.parts)
@@ -89,6 +95,11 @@ class Packed(Weight):
         if wide_vectors() or (rows <= FEW and torch.backends.mkldnn.is_available()):
             return torch.ops.mkldnn._linear_pointwise(x, self.blocks, bias, "none", [], "")
         return super().product(x, bias)
+
+    @cached_property
+    def on_gpu(self) -> bool:
+        """There, as it is is fast; what it gains is one product for queries, keys and values together."""
+        return self.plain.is_cuda
 
     @cached_property
     def parts(self) -> Float[Tensor, "p i each"]:

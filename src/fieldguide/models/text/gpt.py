@@ -11,12 +11,11 @@ from functools import partial
 from typing import Literal
 
 from torch import nn
-from torch.nn.functional import linear
 
 from fieldguide.blocks.attention import Attention
 from fieldguide.blocks.cache import Cache
 from fieldguide.blocks.decoding import LanguageModel
-from fieldguide.blocks.embeddings import Embeddings, require_tokens
+from fieldguide.blocks.embeddings import Embeddings, require_tokens, tied_logits
 from fieldguide.blocks.feedforward import FeedForward
 from fieldguide.blocks.masks import Causal, Full, Mask, Padding, Window
 from fieldguide.blocks.positions import Learned
@@ -80,7 +79,7 @@ class GPT(LanguageModel):
         return self.decoder(x, mask=Padding.of(keep), cache=cache)
 
     def logits(self, hidden: Float[Tensor, "*n d"]) -> Float[Tensor, "*n v"]:
-        return linear(hidden, self.embeddings.tokens.weight)
+        return tied_logits(hidden, self.embeddings.tokens.weight)
 
     def _shrink_residuals(self) -> None:
         """With L layers, 2·L sums: what GPT-2 and GPT-3 add begins smaller by √(2·L) (Radford et al. 2019, §2.3)."""

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from torch import nn
-from torch.nn.functional import linear
 
 from fieldguide.blocks.attention import Attention
 from fieldguide.blocks.cache import Cache
 from fieldguide.blocks.decoding import LanguageModel
-from fieldguide.blocks.embeddings import Embeddings, require_tokens
+from fieldguide.blocks.embeddings import Embeddings, require_tokens, tied_logits
 from fieldguide.blocks.feedforward import FeedForward
 from fieldguide.blocks.masks import Causal, Mask, Padding, Window
 from fieldguide.blocks.positions import Learned
@@ -70,7 +69,7 @@ class GPTNeo(LanguageModel):
         return self.decoder(x, mask=Padding.of(keep), cache=cache)
 
     def logits(self, hidden: Float[Tensor, "*n d"]) -> Float[Tensor, "*n v"]:
-        return linear(hidden, self.embeddings.tokens.weight)
+        return tied_logits(hidden, self.embeddings.tokens.weight)
 
 
 def _init(module: nn.Module) -> None:

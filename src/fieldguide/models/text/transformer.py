@@ -11,12 +11,11 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.nn.functional import linear
 
 from fieldguide.blocks.attention import Attention
 from fieldguide.blocks.cache import Cache
 from fieldguide.blocks.decoding import TextToText
-from fieldguide.blocks.embeddings import Embeddings, ScaledEmbedding, require_tokens
+from fieldguide.blocks.embeddings import Embeddings, ScaledEmbedding, require_tokens, tied_logits
 from fieldguide.blocks.feedforward import FeedForward
 from fieldguide.blocks.masks import Causal, Padding
 from fieldguide.blocks.positions import Sinusoidal
@@ -112,7 +111,7 @@ class Transformer(TextToText):
             memory_mask=Padding.of(source_keep),
             cache=cache,
         )
-        return linear(x, self.embeddings.tokens.weight, self.output_bias)
+        return tied_logits(x, self.embeddings.tokens.weight, self.output_bias)
 
     def forward(
         self,
