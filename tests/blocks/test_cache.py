@@ -10,7 +10,7 @@ from torch import nn
 
 from fieldguide.blocks.attention import Attention
 from fieldguide.blocks.biases import ALiBi, Bias, RelativeBuckets
-from fieldguide.blocks.cache import Cache, DynamicCache, SlidingCache, StaticCache, reach
+from fieldguide.blocks.cache import Cache, DynamicCache, SlidingCache, StaticCache
 from fieldguide.blocks.cores import Linear, Performer
 from fieldguide.blocks.masks import Causal, Chunked, Dilated, Documents, Full, Global, Mask, Padding, Prefix, Window
 from fieldguide.blocks.positions import Learned, Rotary, positions_of
@@ -125,7 +125,7 @@ class Absolute(Bias):
 )
 def test_reach_is_how_far_back_keys_matter(mask: Mask, bias: Bias | None, expected: float):
     layer = Attention(D, HEADS, mask=mask, bias=bias)
-    assert reach(layer) == expected
+    assert layer.reach() == expected
     if expected < math.inf:
         seen = mask.dense(40)[0, 0].nonzero()
         assert (seen[:, 0] - seen[:, 1]).max() == expected

@@ -5,6 +5,7 @@ Axes: b batch, n tokens, m memory tokens, d model width, h query heads, g key/va
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from math import inf
 
 from torch import Tensor, nn
 
@@ -12,7 +13,7 @@ from fieldguide.blocks.attend import attend, explain
 from fieldguide.blocks.biases import Bias
 from fieldguide.blocks.cache import Cache, Later
 from fieldguide.blocks.cores import Core, Softmax
-from fieldguide.blocks.masks import And, Full, Mask, Not, Or, not_a_mask
+from fieldguide.blocks.masks import And, Band, Full, Mask, Not, Or, not_a_mask
 from fieldguide.blocks.positions import Rotary
 from fieldguide.errors import FieldguideError, unknown
 from fieldguide.shapes import Float
@@ -97,6 +98,13 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         y = self.core(q, seen.keys, seen.values, mask=mask, bias=bias, scale=self.scale, dropout=dropout)
         return self.output(y.transpose(1, 2).flatten(2))
+
+    def reach(self) -> float:
+        """How far before a query keys still matter: ever, unless a mask has a window and a bias counts distances."""
+        if self.bias is not None and not self.bias.relative:
+            return inf
+        highs = (region.high if isinstance(region, Band) else inf for region in self.mask.cover())
+        return float(max(highs, default=0))
 
     def _queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self._queries(x), *self._keys_values(x)

@@ -12,7 +12,6 @@ Attention called twice within a forward would need two caches.)
 Axes: b batch, g key/value heads, n tokens, c head width.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -20,8 +19,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 
-from fieldguide.blocks.biases import Bias
-from fieldguide.blocks.masks import Band, Mask
+from fieldguide.blocks.masks import Mask
 from fieldguide.errors import FieldguideError
 from fieldguide.shapes import Int, Tensor
 
@@ -49,8 +47,9 @@ class KeysValues(NamedTuple):
 class Layer(Protocol):
     """What a cache knows of the Attention that uses it: who it is and how far back it looks."""
 
-    mask: Mask
-    bias: Bias | None
+    def reach(self) -> float:
+        """How far before a query keys still matter; infinite where all do."""
+        ...
 
 
 class Cache:
@@ -189,18 +188,10 @@ class SlidingCache(DynamicCache):
 
     def _append(self, layer: Layer, kept: KeysValues | None, k: Tensor, v: Tensor) -> KeysValues:
         everything = super()._append(layer, kept, k, v)
-        excess = int(max(everything.keys.shape[2] - reach(layer), 0))
+        excess = int(max(everything.keys.shape[2] - layer.reach(), 0))
         trimmed = everything.map(lambda x: x[:, :, excess:].clone() if excess else x)
         self._kept[layer] = trimmed._replace(dropped=everything.dropped + excess)
         return everything
-
-
-def reach(layer: Layer) -> float:
-    """How far before a query keys still matter; infinite unless the mask has a window and the bias counts distances."""
-    if layer.bias is not None and not layer.bias.relative:
-        return math.inf
-    highs = (region.high if isinstance(region, Band) else math.inf for region in layer.mask.cover())
-    return float(max(highs, default=0))
 
 
 @dataclass(frozen=True, repr=False)
