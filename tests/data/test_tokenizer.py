@@ -218,7 +218,7 @@ def test_source_code_comes_back_whole():
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("tokenizer.json", "{", r"tokenizer.json cannot be read as JSON"),
+        ("tokenizer.json", "{", r"tokenizer.json is not whole JSON"),
         ("tokenizer.json", "[]", "is not a JSON object"),
         ("tokenizer.json", "{}", "has no model"),
         ("tokenizer.json", b"\xff\xfe", r"is not UTF-8 \(byte 0\)"),

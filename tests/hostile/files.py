@@ -19,6 +19,7 @@ from torch import nn
 from fieldguide import create_model
 from fieldguide.models.store import save_model
 from fieldguide.train.checkpoint import MANIFEST, TENSORS, VALUES, save
+from fieldguide.train.checkpoint.folder import seal
 from fieldguide.train.run import RunFolder
 
 Build = Callable[[Path, Path], Path]
@@ -291,6 +292,33 @@ def a_run(folder: Path) -> Path:
 def a_pickle_in_a_checkpoint(folder: Path, canary: Path, name: str) -> Path:
     run = a_run(folder)
     (run / "checkpoints/0001-step-000001" / name).write_bytes(pickle.dumps(payload("os.system", canary)))
+    return run
+
+
+VALUES_OF_STRANGERS = {
+    "deep": b"[" * 100_000,
+    "an-object": b'{"schema": 1, "state": {"$object": "os.system"}}',
+    "a-tensor-that-is-not-there": b'{"schema": 1, "state": {"$tensor": "../../x"}}',
+    "no-state": b"[]",
+    "no-text": b"\xff\xfe",
+}
+
+
+@hostile("checkpoint", *(kind for kind in HEADERS if kind != "twice"), *VALUES_OF_STRANGERS)
+def a_sealed_lie(folder: Path, canary: Path, kind: str) -> Path:
+    """Content that was swapped, and a manifest that has its checksums."""
+    run = a_run(folder)
+    path = run / "checkpoints/0001-step-000001"
+    if kind in HEADERS:
+        header(folder, canary, kind).rename(path / TENSORS)
+    else:
+        (path / VALUES).write_bytes(VALUES_OF_STRANGERS[kind])
+    manifest = json.loads((path / MANIFEST).read_text())
+    del manifest["~seal"]
+    for name in (TENSORS, VALUES):
+        content = (path / name).read_bytes()
+        manifest["files"][name] = {"size": len(content), "crc32": f"{zlib.crc32(content):08x}"}
+    (path / MANIFEST).write_bytes(seal(manifest))
     return run
 
 

@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.hostile import commands, pictures, texts  # noqa: F401  (they enter what they build)
 from tests.hostile.files import HOSTILE
 
 ROOT = Path(__file__).parents[2]
 MOST_MEMORY = 200_000_000
+SLOW = {
+    f"command {verb}" for verb in ("eval", "export", "profile", "look", "doctor-report", "predict-words", "schedule")
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,30 +40,51 @@ def asked(watcher: subprocess.Popen, entrance: str, path: Path, folder: Path) ->
     return json.loads(watcher.stdout.readline())
 
 
-def listing(folder: Path) -> set[Path]:
-    return {path.relative_to(folder) for path in folder.rglob("*")}
+def listing(folder: Path, own: set[Path]) -> set[Path]:
+    """What lies there, but for what a command may write into its own run."""
+    return {path.relative_to(folder) for path in folder.rglob("*") if not own & {path, *path.parents}}
 
 
 def test_there_are_many():
     assert len(HOSTILE) >= 60
 
 
-@pytest.mark.parametrize("name", HOSTILE, ids=lambda name: name[:60].encode("ascii", "replace").decode())
+def cases() -> list:
+    """Verbs that read what others read too are tried with the slow tests."""
+    names = {name: name[:60].encode("ascii", "replace").decode() for name in HOSTILE}
+    marks = {name: [pytest.mark.slow] * (HOSTILE[name][0] in SLOW) for name in HOSTILE}
+    return [pytest.param(name, id=shown, marks=marks[name]) for name, shown in names.items()]
+
+
+@pytest.mark.parametrize("name", cases())
 def test_it_is_refused_and_does_nothing(watcher: subprocess.Popen, tmp_path: Path, name: str):
     entrance, build = HOSTILE[name]
     canary, folder = tmp_path / "canary", tmp_path / "folder"
     folder.mkdir()
     path = build(folder, canary)
-    before = listing(tmp_path)
+    own = {path} if entrance.startswith("command ") else set()
+    before = listing(tmp_path, own)
     answer = asked(watcher, entrance, path, folder)
     assert "crash" not in answer, answer
     assert answer["problem"], "it was believed"
     assert "\n" not in answer["problem"]
+    assert "Traceback" not in answer["problem"]
     assert len(answer["problem"]) < 700
     assert not answer["events"]
     assert answer["memory"] < MOST_MEMORY
     assert not canary.exists()
-    assert listing(tmp_path) == before
+    assert listing(tmp_path, own) == before
+
+
+@pytest.mark.parametrize("kind", texts.PASSED_OVER)
+def test_what_others_would_run_is_not_even_read(watcher: subprocess.Popen, tmp_path: Path, kind: str):
+    canary, folder = tmp_path / "canary", tmp_path / "folder"
+    folder.mkdir()
+    answer = asked(watcher, "weights-of-images", texts.passed_over(folder, kind), folder)
+    assert answer["problem"] == ""
+    assert not answer["events"]
+    assert answer["memory"] < MOST_MEMORY
+    assert not canary.exists()
 
 
 @pytest.mark.parametrize(("entrance", "code"), [

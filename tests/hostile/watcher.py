@@ -7,16 +7,20 @@ every event of Python's audit hooks that no reading of a file has need of.
 import json
 import os
 import resource
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.hostile.entrances import ENTRANCES
+from tests.hostile.runs import a_run_of_images, a_run_of_text
 
 from fieldguide.errors import FieldguideError
 
 SECONDS = 2
 """Of processor, after which the system ends the fork."""
+PATIENCE = 10
+"""Seconds of wall time, for what waits and computes nothing; other processes may have the processor meanwhile."""
 FORBIDDEN = ("os.system", "subprocess.", "os.exec", "os.posix_spawn", "os.spawn", "socket.", "pickle.find_class",
              "ctypes.dlopen", "webbrowser.", "urllib.", "ftplib.", "smtplib.", "shutil.rmtree")  # fmt: skip
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -34,7 +38,7 @@ def watch(log: int, folder: str) -> None:
     own = (folder, os.path.join(tempfile.gettempdir(), "fieldguide-"), "/dev/null", "/proc/self")
 
     def hook(event: str, details: tuple) -> None:
-        told = event.startswith(FORBIDDEN)
+        told = event.startswith(FORBIDDEN) and event != "socket.gethostname"  # a lock says whose it is
         if event == "shutil.rmtree":
             told = not str(details[0]).startswith(own)
         if event == "open" and isinstance(details[2], int) and details[2] & WRITES:
@@ -68,6 +72,7 @@ def main() -> None:
         if child == 0:
             try:
                 resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+                signal.alarm(PATIENCE)
                 watch(log, folder)
                 os.write(answer, json.dumps(opened(entrance, Path(path), folder)).encode())
             finally:
@@ -82,6 +87,16 @@ def main() -> None:
         print(json.dumps({**result, "events": events}), flush=True)
 
 
+def warm_up() -> None:
+    """What torch imports the first time that it is needed is start-up, and no cost of a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        for make, name in ((a_run_of_images, "predict"), (a_run_of_text, "generate")):
+            place = Path(folder, name)
+            place.mkdir()
+            ENTRANCES[f"command {name}"](make(place))
+
+
 if __name__ == "__main__":
+    warm_up()
     print("ready", flush=True)
     main()

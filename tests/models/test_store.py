@@ -143,7 +143,7 @@ def test_a_config_outside_the_schema_is_refused(folder, changes, message):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("[]", "must be an object with fieldguide, name"), ("{", "is not JSON")]
+    ("content", "message"), [("[]", "must be an object with fieldguide, name"), ("{", "is not whole JSON")]
 )
 def test_a_config_that_is_no_object_is_refused(folder, content, message):
     (folder / "config.json").write_text(content)

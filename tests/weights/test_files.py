@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
+from fieldguide.bounded import read_json
 from fieldguide.errors import DamagedFile, FieldguideError
-from fieldguide.weights.files import plain_state_dict, read_json, read_safetensors, read_tensors
+from fieldguide.weights.files import plain_state_dict, read_safetensors, read_tensors
 
 TENSORS = {
     "a.weight": torch.arange(6.0).view(2, 3),
@@ -203,7 +204,7 @@ F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         ({"a": {**F32, "data_offsets": [0, 12]}}, b"\0" * 12, "not the bytes of F32"),
         ({"a": {**F32, "data_offsets": [8, 0]}}, b"\0" * 8, "not the bytes"),
         ({"a": {**F32, "data_offsets": [-8, 0]}}, b"", "natural numbers"),
-        ({"a": {**F32, "shape": [float("nan")]}}, b"\0" * 8, "natural numbers"),
+        ({"a": {**F32, "shape": [float("nan")]}}, b"\0" * 8, "NaN is no number"),
         ({"a": {**F32, "shape": [True, 2]}}, b"\0" * 8, "natural numbers"),
         ({"a": {**F32, "shape": [2**62, 2**62]}}, b"\0" * 8, "not the bytes"),
         ({"a": {**F32, "dtype": "PICKLE"}}, b"\0" * 8, "dtype 'PICKLE' is not known"),
@@ -213,7 +214,7 @@ F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         ([1, 2], b"", "not a table"),
         (b'{"a": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}, "a": 1}', b"\0" * 4, "occurs twice"),
         (b"{" + b"\xff" * 20, b"", "utf-8"),
-        (b"[" * 200_000, b"", "recursion"),
+        (b"[" * 200_000, b"", "nested too deep"),
     ],
 )
 def test_a_header_that_contradicts_itself_is_refused(tmp_path, header, body, match):

@@ -4,14 +4,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from torch import nn
 
+from fieldguide.bounded import read_json
 from fieldguide.catalog import Architecture, find
 from fieldguide.errors import DamagedFile, did_you_mean
 from fieldguide.models import create_model
-from fieldguide.models.build import configure, construct, default_config, sizes
+from fieldguide.models.build import configure, construct, default_config, fits, sizes
 from fieldguide.train.run import RunFolder, replace_text
 
 EMBEDDED = ("digits", "python-source", "python-lines", "dates")
@@ -50,18 +51,21 @@ class Job:
     """Of the data, once they have been read."""
 
     def remember(self, run: RunFolder) -> None:
-        facts = json.loads(run.environment.read_text())
+        facts = read_json(run.environment)
         replace_text(run.environment, json.dumps(facts | {"job": asdict(self)}, indent=2) + "\n")
 
     @classmethod
     def recall(cls, run: RunFolder) -> "Job":
         """Raises DamagedFile when the run's environment.json does not hold a job."""
         try:
-            job = cls(**json.loads(run.environment.read_text())["job"])
-            if not isinstance(job.data, str) or not isinstance(job.model, str) or find(job.model) is None:
-                raise ValueError(f"model {job.model!r} on {job.data!r}")
+            job = cls(**read_json(run.environment)["job"])
+            kinds = get_type_hints(cls)
+            if wrong := [name for name, kind in kinds.items() if not fits(getattr(job, name), kind)]:
+                raise ValueError(f"{wrong[0]} is {getattr(job, wrong[0])!r:.40}")
+            if find(job.model) is None:
+                raise ValueError(f"model {job.model!r:.40} on {job.data!r:.40}")
             return job
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
+        except (ValueError, KeyError, TypeError) as problem:
             raise DamagedFile(f"{run.environment} does not say what the run was asked to do ({problem})") from None
 
     def network(self, **decided: Any) -> nn.Module:

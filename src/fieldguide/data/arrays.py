@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fieldguide.bounded import open_plain
 from fieldguide.errors import DamagedFile, FieldguideError
 from fieldguide.shapes import Tensor, UInt8
 
@@ -47,9 +48,12 @@ def read_npz(file: Path) -> ArraySet:
     for a damaged archive.
     """
     try:
-        _require_no_bomb(file)
+        with open_plain(file):
+            _require_no_bomb(file)
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
+    except DamagedFile:
+        raise
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise DamagedFile(f"{file} cannot be read as .npz arrays ({' '.join(str(error).split())})") from error
     for layout in LAYOUTS:

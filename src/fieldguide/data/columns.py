@@ -93,7 +93,7 @@ def read_table(file: Path) -> Table:
     Raises:
         FieldguideError: the file cannot be read, or has no header, a name twice, or a line of another length.
     """
-    text = read_document(file).text
+    text = read_document(file, in_lines=True).text
     reader = csv.reader(())
     try:
         delimiter = max(_DELIMITERS, key=lambda d: _columns(text, d))

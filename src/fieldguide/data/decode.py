@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from fieldguide.data.resize import resize
+from fieldguide.bounded import open_plain, read_plain
+from fieldguide.data.resize import PIXEL_LIMIT, resize
 from fieldguide.errors import FieldguideError
 from fieldguide.shapes import Tensor, UInt8
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""Pillow's names of these, whatever a file is called; others, such as EPS, would start programs."""
+_FILE_LIMIT = 8 * PIXEL_LIMIT
 
 _GREY_8 = ("1", "L", "LA", "La")
 _GREY_16 = ("I", "I;16", "I;16B", "I;16L")
@@ -49,6 +53,8 @@ def read_header(path: str | Path) -> Header:
         exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
         # Whether a TIFF's size is already turned differs between versions of Pillow; its tags are as written.
         width, height = (exif[_WIDTH], exif[_HEIGHT]) if image.format == "TIFF" else image.size
+        if {width, height} != {*image.size}:
+            raise BadImage(f"it says {width}×{height} in one place and {image.size} in another")
         turned = exif.get(_ORIENTATION) in _TURNED
         return Header(1 if image.mode in _GREY_8 + _GREY_16 else 3, (width, height) if turned else (height, width))
 
@@ -66,7 +72,10 @@ def decode(content: bytes, channels: int, size: tuple[int, int]) -> UInt8[Tensor
         mode = "L" if channels == 1 else "RGB"
         pixels = np.array(_eight_bit(exif_transpose(image)).convert(mode))  # a copy that torch may own
     planes = torch.from_numpy(pixels.reshape(1, *pixels.shape[:2], channels)).permute(0, 3, 1, 2).contiguous()
-    return resize(planes, size)[0]
+    try:
+        return resize(planes, size)[0]
+    except FieldguideError as error:
+        raise BadImage(str(error)) from error
 
 
 def read_image(path: str | Path, channels: int, size: tuple[int, int]) -> UInt8[Tensor, "c h w"]:
@@ -78,29 +87,41 @@ def read_image(path: str | Path, channels: int, size: tuple[int, int]) -> UInt8[
 
 
 def read_bytes(path: str | Path) -> bytes:
+    with _refused():
+        return read_plain(path, _FILE_LIMIT)
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """Whatever goes wrong with a file is a ``BadImage``."""
     try:
-        return Path(path).read_bytes()
+        yield
+    except BadImage:
+        raise
     except FileNotFoundError:
         raise BadImage("no such file") from None
     except OSError as error:
-        raise BadImage(error.strerror or str(error)) from error
+        raise BadImage(error.strerror or " ".join(str(error).split())) from error
+    except Exception as error:  # Pillow's many decoders raise whatever their formats make them
+        raise BadImage(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 @contextmanager
 def _opened(content: str | Path | BytesIO) -> "Iterator[Image]":
+    """An image of a known format and a size that can be decoded, by its header alone."""
     from PIL import Image, UnidentifiedImageError
 
-    try:
-        with Image.open(content) as image:
+    with _refused(), content if isinstance(content, BytesIO) else open_plain(content) as file:
+        try:
+            image = Image.open(file, formats=_FORMATS)
+        except UnidentifiedImageError:
+            raise BadImage("not an image") from None
+        except Image.DecompressionBombError:  # far above our limit, which is lower
+            raise BadImage(f"it has more than {PIXEL_LIMIT:,} pixels") from None
+        with image:
+            if image.width * image.height > PIXEL_LIMIT:
+                raise BadImage(f"it has {image.width}×{image.height} pixels, more than {PIXEL_LIMIT:,}")
             yield image
-    except BadImage:
-        raise
-    except UnidentifiedImageError:
-        raise BadImage("not an image") from None
-    except FileNotFoundError:
-        raise BadImage("no such file") from None
-    except Exception as error:  # Pillow's many decoders raise whatever their formats make them
-        raise BadImage(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def _eight_bit(image: "Image") -> "Image":

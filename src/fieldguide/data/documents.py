@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
+from fieldguide.bounded import MB, open_plain
 from fieldguide.errors import FieldguideError
 
 SUFFIXES = (
@@ -18,6 +19,7 @@ SUFFIXES = (
 )
 """Files of a folder that are read as text."""
 
+LINE_LIMIT = 16 * MB
 STDLIB_LIMIT = 8_000_000
 """Bytes of the standard library's source that are read."""
 _APART = {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data", "__pycache__"}
@@ -42,21 +44,33 @@ class Document(NamedTuple):
     text: str
 
 
-def read_document(file: Path, name: str | None = None) -> Document:
+def read_document(file: Path, name: str | None = None, *, in_lines: bool = False) -> Document:
     """A text file in UTF-8 (or UTF-16 that begins with its byte-order mark), with line ends as ``\\n``.
 
-    Raises ``FieldguideError`` for a file that cannot be read, or holds NUL bytes or other bytes than UTF-8.
+    Raises ``FieldguideError`` for a file that cannot be read, or holds NUL bytes or other bytes than UTF-8; of a table,
+    which is read ``in_lines``, also for a line of more than ``LINE_LIMIT`` bytes.
     """
-    with readable(file):
-        content = file.read_bytes()
+    with readable(file), open_plain(file) as opened:
+        content = b"".join(_pieces(opened, file, in_lines))
     text = _decoded(content, file).removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     return Document(name or file.name, text)
 
 
+def _pieces(opened: BinaryIO, file: Path, in_lines: bool) -> Iterator[bytes]:
+    """A file's bytes, as long as they look like text; what is none ends the reading before it fills the memory."""
+    wide = False
+    for number, piece in enumerate(iter(lambda: opened.read(LINE_LIMIT), b"")):
+        wide = piece.startswith(_UTF16) if number == 0 else wide
+        if not wide and b"\0" in piece:
+            place = number * LINE_LIMIT + piece.index(0)
+            raise FieldguideError(f"{file} is not a text file: byte {place} is NUL; leave it out or convert it")
+        if in_lines and len(piece) == LINE_LIMIT and b"\n" not in piece and b"\r" not in piece:
+            raise FieldguideError(f"{file} has a line of more than {LINE_LIMIT // MB} MB; break its lines")
+        yield piece
+
+
 def _decoded(content: bytes, file: Path) -> str:
     wide = content.startswith(_UTF16)
-    if not wide and b"\0" in content:
-        raise FieldguideError(f"{file} is not a text file: byte {content.index(0)} is NUL; leave it out or convert it")
     try:
         return content.decode("utf-16" if wide else "utf-8")
     except UnicodeDecodeError as error:

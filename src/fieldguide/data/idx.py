@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fieldguide.bounded import read_plain
 from fieldguide.data.arrays import ArraySet
+from fieldguide.data.pixels import MEMORY_LIMIT
 from fieldguide.errors import DamagedFile, FieldguideError
 
 _RATIO, _UNSUSPICIOUS = 100, 1 << 26
@@ -45,7 +47,7 @@ def read_idx_folder(folder: Path) -> ArraySet:
 
 def read_idx(file: Path, ndim: int) -> np.ndarray:
     """The unsigned bytes of an IDX file (gzip by its content, not its name) with this many axes."""
-    content = file.read_bytes()
+    content = read_plain(file, MEMORY_LIMIT + (1 << 10))
     if content[:2] == b"\x1f\x8b":
         content = _decompressed(file, content)
     expected = bytes((0, 0, 8, ndim))

@@ -198,7 +198,7 @@ def _aligned(source: Path, target: Path) -> PairPart:
 
 
 def _lines(file: Path) -> list[str]:
-    lines = read_document(file).text.removesuffix("\n").split("\n")
+    lines = read_document(file, in_lines=True).text.removesuffix("\n").split("\n")
     if lines == [""]:
         raise FieldguideError(f"{file} is empty; give a file with a text on each line")
     return lines

@@ -52,7 +52,7 @@ def _record(file: Path, line: _Line, names: tuple[str, str]) -> Record:
 
 
 def _from_csv(file: Path, names: Sequence[str]) -> Iterator[_Line]:
-    text = read_document(file).text
+    text = read_document(file, in_lines=True).text
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # 131,072 characters are not a long document
     reader = csv.reader(StringIO(text), strict=True)
     cells, last = [], 0
@@ -69,7 +69,7 @@ def _from_csv(file: Path, names: Sequence[str]) -> Iterator[_Line]:
 
 
 def _from_tsv(file: Path, names: Sequence[str]) -> Iterator[_Line]:
-    lines = enumerate(read_document(file).text.split("\n"), 1)
+    lines = enumerate(read_document(file, in_lines=True).text.split("\n"), 1)
     return _by_name(file, [(number, line.split("\t")) for number, line in lines if line.strip()], names)
 
 
@@ -94,7 +94,7 @@ def _by_name(file: Path, rows: list[tuple[int, list[str]]], names: Sequence[str]
 
 
 def _from_jsonl(file: Path, names: Sequence[str]) -> Iterator[_Line]:
-    for number, line in enumerate(read_document(file).text.split("\n"), 1):
+    for number, line in enumerate(read_document(file, in_lines=True).text.split("\n"), 1):
         if line.strip():
             yield number, _object(f"{file} line {number}", line, (*names, "split"))
 

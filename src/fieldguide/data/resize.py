@@ -12,13 +12,16 @@ from fieldguide.errors import FieldguideError
 from fieldguide.shapes import Tensor, UInt8
 
 _CHUNK_BYTES = 1 << 26
+PIXEL_LIMIT = 1 << 26
+"""Of one image: a photograph of 60 million pixels is below it, a file that unpacks into gigabytes is not."""
 
 
 def resize(images: UInt8[Tensor, "n c h w"], size: int | tuple[int, int]) -> UInt8[Tensor, "n c h2 w2"]:
     """Scale uint8 images until they just cover ``size`` (height, width; an int is a square), then crop the centre.
 
     For a square that is "shorter side, then centre crop". Antialiased bilinear; an image that already has the size
-    is returned as it is, and one image gives the same bytes alone as in a batch.
+    is returned as it is, and one image gives the same bytes alone as in a batch. Raises ``FieldguideError`` for a strip
+    so narrow that it would have more than ``PIXEL_LIMIT`` pixels where it covers ``size``.
     """
     height, width = (size, size) if isinstance(size, int) else size
     h, w = images.shape[2:]
@@ -26,6 +29,8 @@ def resize(images: UInt8[Tensor, "n c h w"], size: int | tuple[int, int]) -> UIn
         return images
     ratio = max(height / h, width / w)
     covering = max(height, round(h * ratio)), max(width, round(w * ratio))
+    if covering[0] * covering[1] > PIXEL_LIMIT:
+        raise FieldguideError(f"{h}×{w} pixels cannot be scaled to cover {height}×{width}; cut it, or leave it out")
     top, left = (covering[0] - height) // 2, (covering[1] - width) // 2
     result = images.new_empty(len(images), images.shape[1], height, width)
     step = max(1, _CHUNK_BYTES // (images.shape[1] * max(h * w, covering[0] * covering[1])))

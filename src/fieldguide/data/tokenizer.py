@@ -12,7 +12,9 @@ import tokenizers
 import torch
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from fieldguide.bounded import MB, read_json, read_plain
 from fieldguide.data.documents import readable
+from fieldguide.data.tokenizer_parts import MOST_TOKENS, flaw
 from fieldguide.errors import DamagedFile, FieldguideError, did_you_mean, unknown
 from fieldguide.shapes import Int, Tensor
 
@@ -48,6 +50,7 @@ _KEYS = {
 }
 """What the files beside a public ``tokenizer.json`` call the roles."""
 _KINDS = ("BPE", "Unigram", "WordLevel", "WordPiece")
+_FILE_LIMIT = 64 * MB
 _NO_UTF8 = 255
 """A byte that no UTF-8 text holds."""
 
@@ -121,7 +124,8 @@ class Subwords(Tokenizer):
     """A vocabulary of the ``tokenizers`` library.
 
     ``specials`` names the token of each role; roles not given follow from the names in ``ROLES``. A special token's
-    name inside a text is that token, as in "Paris is the [MASK] of France."
+    name inside a text is that token, as in "Paris is the [MASK] of France." Raises ``FieldguideError`` for a vocabulary
+    larger than any.
     """
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, specials: Mapping[str, str] | None = None):
@@ -136,11 +140,15 @@ class Subwords(Tokenizer):
         tokenizer.no_truncation()
         self.tokenizer = tokenizer
         self.vocab_size = max(known.values(), default=-1) + 1
+        if self.vocab_size > MOST_TOKENS:
+            raise FieldguideError(f"a vocabulary of {self.vocab_size:,} tokens; at most {MOST_TOKENS:,} can be read")
 
     def encode(self, text: str) -> list[int]:
         try:
             return self.tokenizer.encode(_without_surrogates(text), add_special_tokens=False).ids
-        except Exception as error:  # the library raises Exception itself, for a vocabulary without an unknown token
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:  # the library raises Exception itself, and its panics are not even that
             raise FieldguideError(
                 f"the tokenizer cannot read {text[:40]!r} ({' '.join(str(error).split())})"
             ) from error
@@ -243,6 +251,8 @@ def _read_json_tokenizer(file: Path) -> Tokenizer:
     kind = model.get("type")
     if kind is not None and kind not in _KINDS:  # old files leave it out
         raise unknown("kind of tokenizer", str(kind), _KINDS, f"{file}; known: {', '.join(_KINDS)}")
+    if wrong := flaw(content):
+        raise DamagedFile(f"{file} is refused: {wrong}")
     tokenizer = _built(file, lambda: tokenizers.Tokenizer.from_str(json.dumps(content)))
     return Subwords(tokenizer, _named(file.parent))
 
@@ -326,10 +336,7 @@ def _beside(file: Path) -> dict[str, Any]:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_read_text(file))
-    except (ValueError, RecursionError) as error:
-        raise DamagedFile(f"{file} cannot be read as JSON ({' '.join(str(error).split())})") from error
+    content = read_json(file, _FILE_LIMIT)
     if not isinstance(content, dict):
         raise DamagedFile(f"{file} is not a JSON object")
     return content
@@ -337,7 +344,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return read_plain(file, _FILE_LIMIT).decode().replace("\r\n", "\n")
     except OSError as error:
         raise FieldguideError(f"{file} cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:

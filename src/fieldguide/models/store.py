@@ -9,37 +9,46 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import count
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from fieldguide import __version__
 from fieldguide.blocks.lora import has_adapters
 from fieldguide.blocks.swapping import swap_again, swaps_of
+from fieldguide.bounded import open_plain, read_json
 from fieldguide.catalog import ARCHITECTURES, Architecture
 from fieldguide.errors import DamagedFile, FieldguideError
-from fieldguide.models.build import configure, construct, default_config
+from fieldguide.models.build import configure, construct, default_config, fits
 from fieldguide.weights.files import read_safetensors
 from fieldguide.weights.preprocessing import Preprocessing
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SCHEMA = {"fieldguide": str, "name": str, "family": str, "config": dict, "data": dict | None,
-          "preprocessing": dict | None, "swaps": list, "sha256": str}  # fmt: skip
+          "preprocessing": dict | None, "swaps": list[dict], "sha256": str}  # fmt: skip
 SWAP_SCHEMA = {"where": str, "core": str, "mask": str, "dropout": float}
-PREPROCESSING_SCHEMA = {"mean": list, "std": list, "size": int, "resize": int, "interpolation": str}
+PREPROCESSING_SCHEMA = {"mean": list[float], "std": list[float], "size": int, "resize": int, "interpolation": str}
 DATA_SCHEMAS = {
-    "images": {"classes": list, "channels": int, "image_size": list, "mean": list, "std": list, "resize": str},
-    "text": {"classes": list | None, "length": int | None},
-    "table": {"columns": list, "target": str, "classes": list | None},
-}
+    "images": {"classes": list[str], "channels": int, "image_size": list[int], "mean": list[float], "std": list[float],
+               "resize": str},
+    "text": {"classes": list[str] | None, "length": int | None},
+    "table": {"columns": list[dict], "target": str, "classes": list[str] | None},
+}  # fmt: skip
 """By the kind of data: how inputs are prepared and answers are read."""
+COLUMN_SCHEMA = {"name": str, "levels": list[str] | None, "fill": float | str | None}
 TOKENIZER = {"tokenizer.json", "special_tokens_map.json"}
 _HARMLESS = 1 << 24
 """Numbers of a network that is built even where its weights cannot be: the message about them says more."""
+_LARGEST_SIDE = 10_000
+"""Of an image, in pixels."""
+_MOST_MODULES = 5000
+"""Of a network in a file: three times those of the largest in the catalog."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,14 +156,23 @@ def load_model(folder: str | PathLike[str]) -> nn.Module:
 
 def _require_modest(stored: Stored, folder: Path) -> None:
     """Before any memory is taken: the config describes a network, and none far too large for its weights."""
+    modules = count(1)
+
+    def limit(*registered: object) -> None:
+        if next(modules) > _MOST_MODULES:
+            raise ValueError(f"it has more than {_MOST_MODULES:,} modules")
+
     path, size = folder / WEIGHTS, (folder / WEIGHTS).stat().st_size if (folder / WEIGHTS).is_file() else 0
+    watch = register_module_module_registration_hook(limit)
     try:
         with torch.device("meta"):
             numbers = sum(tensor.numel() for tensor in stored.network().state_dict().values())
-    except (RuntimeError, ValueError, TypeError, ArithmeticError, AssertionError) as error:
+    except Exception as error:  # a stranger's numbers can make a constructor fail in any way
         reason = " ".join(str(error).split())[:200]
         raise DamagedFile(f"{folder / CONFIG}: no network can be built from its config ({reason})") from error
-    if numbers > _HARMLESS + size:
+    finally:
+        watch.remove()
+    if not size // 8 - _HARMLESS <= numbers <= size + _HARMLESS:
         raise DamagedFile(
             f"{folder / CONFIG} describes a network of {numbers:,} numbers, and {path.name} has {size:,} bytes"
         )
@@ -163,8 +181,8 @@ def _require_modest(stored: Stored, folder: Path) -> None:
 def is_saved_model(folder: str | PathLike[str]) -> bool:
     """Whether :func:`save_model` wrote this folder; other libraries, too, put a ``config.json`` beside weights."""
     try:
-        return "fieldguide" in json.loads((Path(folder) / CONFIG).read_text())
-    except (OSError, ValueError, TypeError, RecursionError):
+        return "fieldguide" in read_json(Path(folder) / CONFIG)
+    except (DamagedFile, TypeError):
         return False
 
 
@@ -174,12 +192,7 @@ def read_config(folder: str | PathLike[str], *, name: str | None = None) -> Stor
     Raises :class:`DamagedFile` for anything but the closed schema that :func:`save_model` writes.
     """
     path = Path(folder) / CONFIG
-    try:
-        entries = json.loads(path.read_text())
-    except OSError as error:
-        raise DamagedFile(f"cannot read {path}: {error.strerror}; a saved model is {CONFIG} and {WEIGHTS}") from error
-    except (ValueError, RecursionError) as error:
-        raise DamagedFile(f"{path} is not JSON ({error}); save the model again") from error
+    entries = read_json(path)
     if isinstance(entries, dict):
         entries = {"swaps": [], **entries}  # files from before there were any
     _require(entries, SCHEMA, str(path), DamagedFile)
@@ -192,7 +205,7 @@ def read_config(folder: str | PathLike[str], *, name: str | None = None) -> Stor
             f"{path} is of family {entries['family']!r}, which this fieldguide lacks (written by {version})"
         )
     default = default_config(row)
-    _require(entries["config"], dict.fromkeys(asdict(default), object), f"config in {path}", DamagedFile)
+    _require(entries["config"], dict.fromkeys(asdict(default), Any), f"config in {path}", DamagedFile)
     if entries["data"] is not None:
         _require_data(entries["data"], f"data in {path}", DamagedFile)
     if entries["preprocessing"] is not None:
@@ -206,6 +219,8 @@ def read_config(folder: str | PathLike[str], *, name: str | None = None) -> Stor
         raise DamagedFile(str(error)) from error
     except (ValueError, TypeError) as error:
         raise DamagedFile(f"preprocessing in {path}: {error}") from error
+    if problem := _disagreement(config, entries["data"]):
+        raise DamagedFile(f"data in {path}: {problem}")
     stored = Stored(
         name=entries["name"],
         row=row,
@@ -226,7 +241,9 @@ def load_tensors(model: nn.Module, path: Path, *, sha256: str | None = None) -> 
     Raises :class:`DamagedFile` that lists missing, surplus and misshapen tensors, or names the damage.
     """
     try:
-        if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        with open_plain(path) as file:
+            found = sha256 and hashlib.file_digest(file, "sha256").hexdigest()
+        if found != sha256:
             raise DamagedFile(f"{path} is damaged: its contents changed after it was written; restore or retrain it")
     except OSError as error:
         raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from error
@@ -234,9 +251,9 @@ def load_tensors(model: nn.Module, path: Path, *, sha256: str | None = None) -> 
     own = model.state_dict()
     problems = _listing("missing", own.keys() - tensors.keys()) + _listing("surplus", tensors.keys() - own.keys())
     problems += [
-        f"{name} is {tuple(tensors[name].shape)} in the file and {tuple(own[name].shape)} in the model"
+        f"{name} is {_said(tensors[name])} in the file and {_said(own[name])} in the model"
         for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
+        if name in tensors and not _alike(tensors[name], own[name])
     ][:3]
     if problems:
         raise DamagedFile(f"{path} does not fit {getattr(model, 'name', type(model).__name__)}: {'; '.join(problems)}")
@@ -256,9 +273,7 @@ def _require(entries: Any, schema: Mapping[str, Any], where: str, error: type[Fi
     if not isinstance(entries, dict):
         raise error(f"{where} must be an object with {', '.join(schema)}, got {entries!r}")
     problems = _listing("missing", schema.keys() - entries.keys()) + _listing("unknown", entries.keys() - schema.keys())
-    problems += _listing(
-        "of the wrong kind", {k for k in entries.keys() & schema if not isinstance(entries[k], schema[k])}
-    )
+    problems += _listing("of the wrong kind", {k for k in entries.keys() & schema if not fits(entries[k], schema[k])})
     if problems:
         raise error(f"{where}: {'; '.join(problems)}; expected {', '.join(sorted(schema))}")
 
@@ -268,6 +283,38 @@ def _require_data(data: Any, where: str, error: type[FieldguideError]) -> None:
     if kind not in DATA_SCHEMAS:
         raise error(f"{where}: kind is {kind!r}; known: {', '.join(DATA_SCHEMAS)}")
     _require(data, {"kind": str, **DATA_SCHEMAS[kind]}, where, error)
+    for column in data.get("columns", ()):
+        _require(column, COLUMN_SCHEMA, f"columns of {where}", error)
+
+
+def _disagreement(config: Any, data: dict[str, Any] | None) -> str | None:
+    """Where a network's numbers and its data's cannot belong together."""
+    if data is None:
+        return None
+    outputs = getattr(config, "num_classes", getattr(config, "out_features", None))
+    if data["classes"] is not None and outputs not in (None, len(data["classes"])):
+        return f"{len(data['classes'])} classes, and the network tells {outputs} apart"
+    if data["kind"] == "images":
+        sides, statistics = data["image_size"], (len(data["mean"]), len(data["std"]))
+        if len(sides) != 2 or not all(0 < side <= _LARGEST_SIDE for side in sides):
+            return f"image_size is {sides}"
+        if data["channels"] != config.in_channels or statistics != (config.in_channels,) * 2:
+            return f"{data['channels']} channels, {statistics} statistics, and the network takes {config.in_channels}"
+    if data["kind"] == "table":
+        inputs = sum(1 if column["levels"] is None else len(column["levels"]) for column in data["columns"])
+        if inputs != config.in_features:
+            return f"columns for {inputs} inputs, and the network takes {config.in_features}"
+    return None
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.is_floating_point() == b.is_floating_point()
+
+
+def _said(tensor: Tensor) -> str:
+    return (
+        f"{tuple(tensor.shape)}" if tensor.is_floating_point() else f"{tuple(tensor.shape)} of {str(tensor.dtype)[6:]}"
+    )
 
 
 def _listing(label: str, names: set[str]) -> list[str]:

@@ -6,10 +6,12 @@ fork, which costs milliseconds where a new interpreter would import torch for se
 safetensors file that it wrote itself, gone when the tensors are.
 """
 
+import contextlib
 import json
 import os
 import resource
 import select
+import shutil
 import signal
 import tempfile
 import time
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -38,22 +41,24 @@ def confined(reader: Reader, path: Path) -> dict[str, Tensor]:
     """What ``reader`` makes of a file, made in a process of its own; tied tensors come back tied.
 
     Raises:
-        DamagedFile: ``reader`` does, or it takes more memory or time than a file of this size can need.
-        FieldguideError: ``reader`` does.
+        DamagedFile: ``reader`` does, or it takes more memory or time than a file of this size can need, or breaks down.
+        FieldguideError: ``reader`` does, or there is no room on the disk for what it hands back.
     """
     size = path.stat().st_size if path.is_file() else 0
     with tempfile.TemporaryDirectory(prefix="fieldguide-") as folder:
         out = Path(folder) / "tensors.safetensors"
         said = _in_a_fork(lambda: _convert(reader, path, out, size), size)
-        if said is None:
-            raise DamagedFile(
-                f"{path} was refused: reading it took more memory or time than a file of {size:,} bytes can need; "
-                "ask its author for a safetensors file"
-            )
+        if "fault" in said:
+            raise DamagedFile(f"{path} was refused: {said['fault']}; ask its author for a safetensors file")
         if "problem" in said:
             raise (DamagedFile if said["damaged"] else FieldguideError)(said["problem"])
         tensors = load_file(out) if out.exists() else {}
     return {name: tensors[place] for name, place in said["places"].items()}
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory left; torch says so in words."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def _convert(reader: Reader, path: Path, out: Path, size: int) -> dict[str, Any]:
@@ -70,14 +75,25 @@ def _convert(reader: Reader, path: Path, out: Path, size: int) -> dict[str, Any]
         needed = sum(tensor.nbytes for tensor in unique.values())
         if needed > size:  # an expanded view: a few bytes that say they are many
             raise DamagedFile(f"{path} is refused: its tensors have {needed:,} bytes and the file {size:,}")
-        save_file({name: tensor.contiguous() for name, tensor in unique.items()}, out)
+        _save({name: tensor.contiguous() for name, tensor in unique.items()}, out)
         return {"places": meant}
     except FieldguideError as problem:
         return {"problem": str(problem), "damaged": isinstance(problem, DamagedFile)}
 
 
-def _in_a_fork(work: Callable[[], dict[str, Any]], size: int) -> dict[str, Any] | None:
-    """What ``work`` returns; None when it died, ran out of what it may use, or was slow."""
+def _save(tensors: dict[str, Tensor], out: Path) -> None:
+    try:
+        save_file(tensors, out)
+    except SafetensorError as error:  # the library says only in words what the system refused
+        needed, free = sum(tensor.nbytes for tensor in tensors.values()), shutil.disk_usage(out.parent).free
+        raise FieldguideError(
+            f"cannot write {needed:,} bytes of tensors to {out.parent.parent}, where {free:,} are free ({error}); "
+            "make room there, or set TMPDIR to a folder with more"
+        ) from error
+
+
+def _in_a_fork(work: Callable[[], dict[str, Any]], size: int) -> dict[str, Any]:
+    """What ``work`` returns, or the ``fault`` that ended it."""
     seconds = SECONDS + size / SPEED
     receiving, sending = os.pipe()
     with warnings.catch_warnings():
@@ -87,32 +103,44 @@ def _in_a_fork(work: Callable[[], dict[str, Any]], size: int) -> dict[str, Any] 
         try:
             os.close(receiving)
             _limit(size, seconds)
-            text = json.dumps(work()).encode()
+            try:
+                said = work()
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                said = {"fault": f"reading it took more memory than a file of {size:,} bytes can need"}
+            text = json.dumps(said).encode()
             while text:
                 text = text[os.write(sending, text) :]
         finally:
             os._exit(0)
     os.close(sending)
     try:
-        return _received(receiving, time.monotonic() + seconds)
+        text = _received(receiving, time.monotonic() + seconds)
     finally:
         os.close(receiving)
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)
+    with contextlib.suppress(ValueError):
+        return json.loads(text or b"")
+    ended = signal.Signals(os.WTERMSIG(status)) if os.WIFSIGNALED(status) else None
+    if text is None or ended is signal.SIGXCPU:
+        return {"fault": f"reading it took more than the {seconds:.0f} s that a file of {size:,} bytes can need"}
+    return {"fault": f"the process that read it broke down ({ended.name if ended else 'without a word'})"}
 
 
-def _received(pipe: int, end: float) -> dict[str, Any] | None:
+def _received(pipe: int, end: float) -> bytes | None:
+    """Everything that comes until the other side is closed; None when that takes too long."""
     text = b""
     while len(text) < _MESSAGE_LIMIT:
         ready, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
-        piece = os.read(pipe, 1 << 16) if ready else b""
+        if not ready:
+            return None
+        piece = os.read(pipe, 1 << 16)
         if not piece:
             break
         text += piece
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
+    return text
 
 
 def _limit(size: int, seconds: float) -> None:
@@ -130,5 +158,5 @@ def _limit(size: int, seconds: float) -> None:
         limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + 2 * size + ROOM
     for what, most in limits.items():
         _, hard = resource.getrlimit(what)
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (most, most))
+        ceiling = most + 1 if hard == resource.RLIM_INFINITY else min(most + 1, hard)
+        resource.setrlimit(what, (min(most, ceiling), ceiling))  # apart, so that SIGXCPU comes before SIGKILL

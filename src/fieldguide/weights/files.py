@@ -1,6 +1,5 @@
 """Files of tensors, read as strangers' bytes: nothing in them is believed before it is checked, nothing is executed."""
 
-import json
 import math
 import os
 import re
@@ -12,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fieldguide.bounded import open_plain, parse_json
 from fieldguide.errors import DamagedFile, FieldguideError
-from fieldguide.weights.confined import confined
+from fieldguide.weights.confined import confined, out_of_memory
 
 SAFETENSORS = ".safetensors"
 PICKLES = (".pth", ".pt", ".bin", ".th", ".ckpt", ".tar", ".pkl")
@@ -49,20 +48,28 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """A ``.safetensors`` file whose header has been checked: dtypes, sizes, and every byte in exactly one tensor."""
+    return read_with_texts(path)[0]
+
+
+def read_with_texts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of such a file, and the texts that stand beside them."""
     try:
         problem = _header_problem(path)
         if problem is None:
-            return load_file(path)
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except OSError as error:
         raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from error
-    except (SafetensorError, ValueError, RecursionError) as error:
+    except DamagedFile:
+        raise
+    except (SafetensorError, ValueError) as error:
         problem = one_line(error)
     raise DamagedFile(f"{path} is not a whole safetensors file: {problem}; copy or download it again")
 
 
 def _header_problem(path: Path) -> str | None:
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
         if size < 8:
             return f"it has only {size} bytes"
         (length,) = struct.unpack("<Q", file.read(8))
@@ -71,7 +78,7 @@ def _header_problem(path: Path) -> str | None:
         text = file.read(length)
     if text.count(b",") > _ENTRIES_LIMIT:
         return "its header lists more than any network has"
-    header = json.loads(text, object_pairs_hook=_unique)
+    header = parse_json(text)
     if not isinstance(header, dict):
         return "its header is not a table of tensors"
     header.pop("__metadata__", None)
@@ -82,13 +89,6 @@ def _header_problem(path: Path) -> str | None:
             return f"the bytes of {name!r} begin at {start} and not at {end}, where those before it end"
         end = stop
     return None if end == size - 8 - length else f"its tensors need {end} bytes and it has {size - 8 - length}"
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    entries = dict(pairs)
-    if len(entries) != len(pairs):
-        raise ValueError("a name occurs twice in its header")
-    return entries
 
 
 def _span(entry: Any) -> tuple[int, int]:
@@ -119,15 +119,19 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         )
     head = b""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             head = file.read(4)
         in_zip = head == b"PK\x03\x04" and zipfile.is_zipfile(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong becomes the one line below
             content = torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=in_zip)
+    except DamagedFile:
+        raise
     except OSError as error:
         raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # a stranger's bytes can make the reader fail in any way
+        if out_of_memory(error):
+            raise
         if found := _more_than_data(head, str(error)):
             raise DamagedFile(
                 f"{path} is not a plain state dict: it {found}, which was refused and not executed; "
@@ -165,18 +169,6 @@ def plain_state_dict(content: Any, where: str) -> dict[str, Tensor]:
 
 def _is_mapping(content: Mapping[Any, Any], key: str) -> bool:
     return isinstance(content.get(key), Mapping)
-
-
-def read_json(path: Path) -> Any:
-    """A small JSON file; DamagedFile when it is not one."""
-    try:
-        if path.stat().st_size > _HEADER_LIMIT:
-            raise ValueError("it is larger than 100 MB")
-        return json.loads(path.read_bytes(), object_pairs_hook=_unique)
-    except OSError as error:
-        raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise DamagedFile(f"{path} is not whole JSON: {one_line(error)}; copy or download it again") from error
 
 
 def one_line(error: BaseException) -> str:

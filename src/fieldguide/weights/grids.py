@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from fieldguide.weights.files import read_json
+from fieldguide.bounded import read_json
 
 Grid = tuple[int, int]
 """Rows and columns of patches."""

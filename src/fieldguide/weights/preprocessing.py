@@ -13,9 +13,9 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fieldguide.bounded import read_json
 from fieldguide.catalog import find
 from fieldguide.errors import DamagedFile
-from fieldguide.weights.files import read_json
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TO_PLUS_MINUS_ONE = (0.5, 0.5, 0.5)

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from fieldguide.bounded import MB, read_json
 from fieldguide.errors import DamagedFile, FieldguideError
-from fieldguide.weights.files import PICKLES, SAFETENSORS, one_line, plain_state_dict, read_json, read_tensors
+from fieldguide.weights.files import PICKLES, SAFETENSORS, one_line, plain_state_dict, read_tensors
 
 Source = Mapping[str, Any] | str | PathLike[str]
 """A state dict, bare or as a training script wraps it, or where to find one."""
@@ -73,7 +74,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 
 def _read_sharded(index: Path) -> dict[str, Tensor]:
     """The tensors of every shard that an index lists, and no others."""
-    entries = read_json(index)
+    entries = read_json(index, most=100 * MB)
     where = entries.get("weight_map") if isinstance(entries, dict) else None
     if not isinstance(where, dict) or not where or not all(isinstance(shard, str) for shard in where.values()):
         raise DamagedFile(f"{index} is not the index of a sharded checkpoint: it has no weight_map")

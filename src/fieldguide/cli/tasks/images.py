@@ -20,6 +20,7 @@ from fieldguide.models import load_model, read_config
 from fieldguide.objectives import Classification
 from fieldguide.report import Predictions, worst_mistakes
 from fieldguide.shapes import Float, Tensor
+from fieldguide.train.pieces import as_many_as_fit
 from fieldguide.train.recipe import Recipe
 from fieldguide.train.run import RunFolder
 
@@ -174,12 +175,19 @@ class TrainedImages(Trained):
 
     def logits_of_files(self, files: Sequence[Path]) -> Float[Tensor, "n k"]:
         """Logits of image files, in their order."""
-        groups = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
-        return torch.cat([self.logits(torch.stack([self.read(file) for file in group])) for group in groups])
+
+        def logits(size: int) -> Tensor:
+            groups = [files[start : start + size] for start in range(0, len(files), size)]
+            return torch.cat([self.logits(torch.stack([self.read(file) for file in group])) for group in groups])
+
+        return as_many_as_fit(BATCH, logits)
 
     def logits_of(self, split: Split) -> Float[Tensor, "n k"]:
         """Logits of a whole split, in its order."""
-        return torch.cat([self.logits(split.batch(chosen)[0]) for chosen in torch.arange(len(split)).split(BATCH)])
+        places = torch.arange(len(split))
+        return as_many_as_fit(
+            BATCH, lambda size: torch.cat([self.logits(split.batch(some)[0]) for some in places.split(size)])
+        )
 
     def predictions(self, split: Split) -> Predictions:
         """What the report draws."""

@@ -16,6 +16,7 @@ from fieldguide.errors import FieldguideError
 from fieldguide.objectives import Classification
 from fieldguide.report import Examples, Predictions, worst_mistakes
 from fieldguide.shapes import Float, Tensor
+from fieldguide.train.pieces import as_many_as_fit
 from fieldguide.train.recipe import Recipe
 from fieldguide.train.run import RunFolder
 
@@ -101,7 +102,10 @@ class TextClassifier(TrainedText):
     @torch.inference_mode()
     def logits(self, texts: Sequence[str]) -> Float[Tensor, "n k"]:
         """Of each text, in their order."""
-        return torch.cat([self.model(*self.batch(group)).float().cpu() for group in groups(texts, BATCH)])
+        return as_many_as_fit(
+            BATCH,
+            lambda size: torch.cat([self.model(*self.batch(group)).float().cpu() for group in groups(texts, size)]),
+        )
 
     def predict(self, inputs: Sequence[str], top: int) -> list[dict[str, Any]]:
         if not inputs:

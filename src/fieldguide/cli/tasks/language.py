@@ -17,6 +17,7 @@ from fieldguide.objectives import NextToken
 from fieldguide.report import Examples
 from fieldguide.shapes import Tensor
 from fieldguide.train.evaluation import evaluate
+from fieldguide.train.pieces import as_many_as_fit
 from fieldguide.train.recipe import Recipe
 from fieldguide.train.run import RunFolder
 
@@ -90,9 +91,13 @@ class Language(TextTask):
             tokens = stream.test
         else:
             tokens = torch.cat([stream.train, stream.val, stream.test])
-        feed = TokenWindows(tokens, stream.length, BATCH, shuffle=False)
-        metrics = NextToken(token_bytes=trained.tokenizer.token_bytes()).metrics()
-        return {"tokens": len(tokens), **evaluate(trained.model, feed, metrics)}
+        objective = NextToken(token_bytes=trained.tokenizer.token_bytes())
+
+        def figures(size: int) -> dict[str, float]:
+            feed = TokenWindows(tokens, stream.length, size, shuffle=False)
+            return evaluate(trained.model, feed, objective.metrics())
+
+        return {"tokens": len(tokens), **as_many_as_fit(BATCH, figures)}
 
 
 class Writer(TrainedText):

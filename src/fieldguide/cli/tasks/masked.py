@@ -19,6 +19,7 @@ from fieldguide.objectives import MaskedToken
 from fieldguide.report import Examples
 from fieldguide.shapes import Tensor
 from fieldguide.train.evaluation import evaluate
+from fieldguide.train.pieces import as_many_as_fit
 from fieldguide.train.recipe import Recipe
 from fieldguide.train.run import RunFolder
 
@@ -88,9 +89,13 @@ class Masked(TextTask):
         if own and texts.fingerprint != job.fingerprint:
             raise FieldguideError(f"the text at {job.data} has changed since the run; name another with --data")
         pieces = texts.test if own else [*texts.train, *texts.val, *texts.test]
-        feed = Buckets(pieces, BATCH, shuffle=False, pad=texts.pad)
-        figures = evaluate(trained.model, feed, masked_token(trained.tokenizer, 0.0).metrics())
-        return {"tokens": sum(len(piece[0]) for piece in pieces), **figures}  # pyright: ignore[reportArgumentType]
+
+        def figures(size: int) -> dict[str, float]:
+            feed = Buckets(pieces, size, shuffle=False, pad=texts.pad)
+            return evaluate(trained.model, feed, masked_token(trained.tokenizer, 0.0).metrics())
+
+        tokens = sum(len(piece[0]) for piece in pieces)  # pyright: ignore[reportArgumentType]
+        return {"tokens": tokens, **as_many_as_fit(BATCH, figures)}
 
 
 def looks_labelled(data: str) -> bool:

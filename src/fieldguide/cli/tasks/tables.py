@@ -19,6 +19,7 @@ from fieldguide.models import load_model, read_config
 from fieldguide.objectives import Classification, Objective, Regression
 from fieldguide.report import Numbers, Predictions, worst_mistakes
 from fieldguide.shapes import Float, Tensor
+from fieldguide.train.pieces import as_many_as_fit
 from fieldguide.train.recipe import Recipe
 from fieldguide.train.run import RunFolder
 
@@ -148,7 +149,11 @@ class TrainedTable(Trained):
     @torch.inference_mode()
     def output(self, rows: Rows) -> Float[Tensor, "n t"]:
         """Numbers in the target's units, or logits."""
-        return self.model(rows.inputs.to(self.device)).float().cpu()
+
+        def output(size: int) -> Tensor:
+            return torch.cat([self.model(some.to(self.device)).float().cpu() for some in rows.inputs.split(size)])
+
+        return as_many_as_fit(max(1, len(rows)), output)
 
     def predict(self, inputs: Sequence[str], top: int) -> list[dict[str, Any]]:
         """An answer for each row of each table."""

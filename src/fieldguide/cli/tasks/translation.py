@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,6 +16,7 @@ from fieldguide.errors import FieldguideError
 from fieldguide.metrics import bleu, exact_match
 from fieldguide.objectives import SequenceToSequence
 from fieldguide.report import Examples
+from fieldguide.train.pieces import as_many_as_fit
 from fieldguide.train.recipe import Recipe
 from fieldguide.train.run import RunFolder
 
@@ -98,10 +100,13 @@ class Translator(TrainedText):
         return self.tokenizer.frame(self.tokenizer.encode(text))
 
     def answers(self, sources: Sequence[str]) -> list[str]:
+        return as_many_as_fit(BATCH, partial(self._answers, sources))
+
+    def _answers(self, sources: Sequence[str], size: int) -> list[str]:
         model = self.model
         assert isinstance(model, TextToText)
         found: list[str] = []
-        for group in groups(sources, BATCH):
+        for group in groups(sources, size):
             tokens, keep = left_padded([self.prompt(text) for text in group], pad=self.tokenizer.specials.get("pad", 0))
             new = model.generate(
                 tokens.to(self.device), keep=keep.to(self.device), max_new_tokens=self.length or 128, eos=self.end
