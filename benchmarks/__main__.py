@@ -12,6 +12,7 @@ BENCHMARKS = (
     "attention",
     "zoo",
     "accuracy",
+    "hashes",
     "kills",
     "faults",
     "saves",

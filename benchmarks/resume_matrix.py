@@ -3,7 +3,8 @@
     python -m benchmarks.resume_matrix [--cells 0]
 
 Every two values that two axes can take together meet in at least one cell. A cell trains a tiny network twice, once
-interrupted, and compares the hash of the final weights and of every state, and the logs but for their clocks.
+interrupted, and compares the hash of the final weights and of every state, and the logs but for their clocks. Then the
+mini of each family, with the family's own recipe, is interrupted at three points.
 """
 
 import argparse
@@ -12,8 +13,8 @@ import random
 import signal
 import tempfile
 import warnings
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from hashlib import sha256
 from itertools import combinations, product
 from pathlib import Path
@@ -22,6 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.faults import write_docs
+from benchmarks.lessons import FAMILIES, Lesson, lesson
 from fieldguide import trace
 from fieldguide.data import ImageData, open_images
 from fieldguide.errors import FieldguideError
@@ -32,7 +35,7 @@ from fieldguide.train.recipe import from_mapping
 
 AXES: dict[str, tuple[Any, ...]] = {
     "optimizer": ("sgd", "adamw", "muon", "adafactor", "schedule_free"),
-    "schedule": ("cosine", "one_cycle", "plateau", "wsd", "constant"),
+    "schedule": ("cosine", "one_cycle", "plateau", "warmup_stable_decay", "constant"),
     "precision": ("fp32", "bf16", "fp16"),
     "extra": ("none", "ema", "swa", "lookahead", "sharpness", "patience"),
     "accumulation": (1, 3),
@@ -46,8 +49,9 @@ EXTRAS = {
     "sharpness": {"sharpness": 0.05},
     "patience": {"stopping": {"patience": 4}},
 }  # fmt: skip
-CLOCK = {"seconds", "samples_per_second", "data_wait"}
-DOCS = Path(__file__).parents[1] / "docs" / "reliability.md"
+POINTS = ("step 1", "mid-epoch", "boundary")
+"""Where each family's training is interrupted."""
+CLOCK = {"seconds", "samples_per_second", "data_wait", "resident_bytes"}
 BEGIN, END = "<!-- resume matrix -->\n", "<!-- /resume matrix -->\n"
 
 
@@ -179,29 +183,34 @@ def pairs(cell: dict[str, Any]) -> set[Any]:
     return set(combinations(cell.items(), 2))
 
 
-def train(path: Path, cell: dict[str, Any], point: str) -> tuple[Any, int]:
-    """What a training left, and how often it was interrupted; the number of workers changes at the first resume."""
+def small(cell: dict[str, Any], resumed: bool) -> Lesson:
+    """A cell's training; the number of workers changes at the first resume."""
+    recipe = recipe_of(cell, cell["workers"][resumed])
+    torch.manual_seed(5)
+    layers = (
+        nn.Linear(64, 12),
+        nn.Linear(12, 12),
+        nn.BatchNorm1d(12),
+        nn.ReLU(),
+        nn.Dropout(cell["dropout"]),
+        nn.Linear(12, 10),
+    )
+    parts: Any = digits().feeds(recipe)[:2]
+    if cell["data"] in ("tensors", "random map-style"):
+        inputs, labels = next(parts[1].batches(0))
+        inputs, labels = inputs.repeat(7, 1, 1, 1)[:100], labels.repeat(7)[:100]
+        parts = ((inputs, labels),) * 2 if cell["data"] == "tensors" else (Jittered(inputs, labels),) * 2
+    return Lesson(nn.Sequential(nn.Flatten(), *layers), parts, Classification(), recipe)
+
+
+def train(path: Path, training: Callable[[bool], Lesson], point: str) -> tuple[Any, int]:
+    """What a training left, and how often it was interrupted; each life builds it anew."""
     folder, plug, evidence, resume = RunFolder.create_at(path), Interruptions(point), Evidence(), False
     while True:
-        recipe = recipe_of(cell, cell["workers"][resume])
-        torch.manual_seed(5)
-        layers = (
-            nn.Linear(64, 12),
-            nn.Linear(12, 12),
-            nn.BatchNorm1d(12),
-            nn.ReLU(),
-            nn.Dropout(cell["dropout"]),
-            nn.Linear(12, 10),
-        )
-        model = nn.Sequential(nn.Flatten(), *layers)
-        images = digits()
-        parts: Any = images.feeds(recipe)[:2]
-        if cell["data"] in ("tensors", "random map-style"):
-            inputs, labels = next(parts[1].batches(0))
-            inputs, labels = inputs.repeat(7, 1, 1, 1)[:100], labels.repeat(7)[:100]
-            parts = ((inputs, labels),) * 2 if cell["data"] == "tensors" else (Jittered(inputs, labels),) * 2
+        own = training(resume)
+        callbacks = [plug, evidence]
         try:
-            fit(model, parts, Classification(), recipe, run=folder, resume=resume, callbacks=[plug, evidence])
+            fit(own.model, own.data, own.objective, own.recipe, run=folder, resume=resume, callbacks=callbacks)
             break
         except (Stopped, ConnectionAbortedError):
             resume = True
@@ -212,43 +221,50 @@ def train(path: Path, cell: dict[str, Any], point: str) -> tuple[Any, int]:
         if (folder.path / name).exists()  # a short training has no tenth step to trace
         for record in trace.read(folder.path / name)
     ]
-    return (evidence.hash, digest(model.state_dict()), logs), plug.done
+    return (evidence.hash, digest(own.model.state_dict()), logs), plug.done
+
+
+def differences(training: Callable[[bool], Lesson], points: Sequence[str]) -> dict[str, str]:
+    """What of the training that is resumed at each point is not the unbroken one's; nothing where all is."""
+    found, names = {}, ("states", "weights", "logs")
+    with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrainingWarning)
+        whole, _ = train(Path(place, "whole"), training, "never")
+        for point in points:
+            broken, interruptions = train(Path(place, point), training, point)
+            wrong = [name for name, a, b in zip(names, whole, broken, strict=True) if a != b]
+            if wrong or not interruptions:
+                found[point] = ", ".join(wrong) or "was not interrupted"
+    return found
 
 
 def differs(cell: dict[str, Any]) -> str | None:
-    """What of the resumed training is not the unbroken one's; None when all is."""
-    with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
-        warnings.simplefilter("ignore", TrainingWarning)
-        whole, _ = train(Path(place, "whole"), cell, "never")
-        broken, interruptions = train(Path(place, "broken"), cell, cell["point"])
-    if not interruptions:
-        return "was not interrupted"
-    names = ("states", "weights", "logs")
-    return ", ".join(name for name, a, b in zip(names, whole, broken, strict=True) if a != b) or None
+    """What of a cell's resumed training is not the unbroken one's; None when all is."""
+    return differences(partial(small, cell), [cell["point"]]).get(cell["point"])
 
 
-def table(cells: list[dict[str, Any]], wrong: int) -> str:
+def family_differs(family: str) -> dict[str, str]:
+    """The same for a family's mini with its own recipe, at each of three points."""
+    return differences(lambda resumed: lesson(family), POINTS)
+
+
+def table(cells: int, families: int, wrong: int) -> str:
+    lives = cells + families * len(POINTS)
     lines = [
-        f"{len(cells)} cells, {len(cells) - wrong} bit-identical (torch {torch.__version__}).",
+        f"{lives} interrupted trainings, {lives - wrong} bit-identical to unbroken ones (torch {torch.__version__}): "
+        f"the mini of each of {families} families with the family's own recipe, at {' · '.join(POINTS)}; and "
+        f"{cells} of a small network, in which every two values of the axes meet.",
         "",
         "| axis | values |",
         "|---|---|",
     ]
     values = {name: ", ".join(str(v) if name != "workers" else f"{v[0]} → {v[1]}" for v in AXES[name]) for name in AXES}
-    return "\n".join([*lines, *(f"| {name} | {text} |" for name, text in values.items())]) + "\n"
-
-
-def write(text: str) -> None:
-    page = DOCS.read_text(encoding="utf-8") if DOCS.exists() else "# Reliability\n"
-    if BEGIN not in page:
-        page += f"\n## Exact resume\n\n{BEGIN}{END}"
-    before, rest = page.split(BEGIN)
-    DOCS.write_text(before + BEGIN + text + END + rest.split(END)[1], encoding="utf-8")
+    return "\n".join([*lines, *(f"| {name} | {text} |" for name, text in values.items())])
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, default=0, help="only the first so many; the page is then not written")
+    parser.add_argument("--cells", type=int, default=0, help="only the first so many, and nothing is written")
     options = parser.parse_args()
     cells = [*cover(0), *cover(1)]  # every pair of values twice, in other company
     chosen, wrong = cells[: options.cells or None], 0
@@ -258,7 +274,11 @@ if __name__ == "__main__":
         if problem := differs(cell):
             wrong += 1
             print(f"{problem}: {cell}", flush=True)
-    print(table(chosen, wrong))
+    for family in FAMILIES:
+        for point, problem in family_differs(family).items():
+            wrong += 1
+            print(f"{problem}: {family} at {point}", flush=True)
+    print(table(len(chosen), len(FAMILIES), wrong))
     if not options.cells:
-        write(table(cells, wrong))
+        write_docs(table(len(chosen), len(FAMILIES), wrong), BEGIN, END)
     raise SystemExit(wrong > 0)

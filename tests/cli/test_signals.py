@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from fieldguide.cli import run
 
 WAITING = """
-import os, sys, threading
+import faulthandler, os, sys
+faulthandler.dump_traceback_later(100, exit=True)  # should it ever hang, it says where
 event, name, where = sys.argv[1:4]
 seen = []
 

@@ -380,6 +380,23 @@ def test_a_cycle_for_an_optimizer_without_momentum_is_refused():
     assert optimizer.param_groups[0]["momentum"] == 0.0
 
 
+@pytest.mark.parametrize("name", ["sgd", "rmsprop", "adamw", "muon"])
+def test_a_cycle_passes_through_a_momentum_of_zero(name):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    optimizer = build_optimizer(model, name)
+    plan = build_plan(ScheduleRecipe(name="one_cycle", rise=0.5, cycle_momentum=(0.0, 0.9)), 20)
+    seen = []
+    for step in range(20):
+        plan.set(optimizer, step)
+        model(torch.ones(5, 3)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seen.append([group["betas"][0] if "betas" in group else group["momentum"] for group in optimizer.param_groups])
+    assert seen[9] == [0.0] * len(seen[0])
+    assert seen[0] == seen[-1] == [0.9] * len(seen[0])
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
 def test_the_plateau_of_a_plan_resumes():
     plan = Plan(constant, plateau=Plateau(patience=2, gamma=0.5, final=0.2))
     for improved, factor in [(False, 1), (True, 1), (False, 1), (False, 0.5), (False, 0.5)]:

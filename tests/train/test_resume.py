@@ -20,7 +20,7 @@ from fieldguide.train import Callback, Recipe, RunFolder, Stopped, fit
 from fieldguide.train.recipe import OptimizerRecipe, ScheduleRecipe, StoppingRecipe
 
 PLATEAU = ScheduleRecipe(name="plateau", plateau_epochs=1, gamma=0.5, warmup=0.0)
-CLOCK = {"seconds", "samples_per_second", "data_wait"}
+CLOCK = {"seconds", "samples_per_second", "data_wait", "resident_bytes"}
 
 
 class Jittered(torch.utils.data.Dataset):
@@ -306,7 +306,7 @@ def test_other_data_are_refused(interrupted):
     class Named(tuple):
         fingerprint = "another"
 
-    with pytest.raises(FieldguideError, match="not those that the run began with"):
+    with pytest.raises(FieldguideError, match="fingerprint of the data: nothing → another"):
         fit(_model(), Named((Jittered(), None)), Classification(), _recipe(), run=interrupted, resume=True)
 
 

@@ -20,6 +20,8 @@ OPTIMIZERS = (
 )
 """The names; ``fieldguide lookup optimizer`` says what each is for."""
 
+_NUMBERS = ("param_names", "base_lr", "lr_scale", "weight_decay", "momentum", "nesterov", "betas", "eps")
+"""What a recipe decides of a group."""
 _FUSED_DEVICES = {"cpu", "cuda", "mps", "xpu"}
 
 
@@ -139,6 +141,27 @@ class Optimizers(dict[str, optim.Optimizer]):
             optimizer.load_state_dict(state[part])
             for parameter, values in optimizer.state.items():
                 values |= {name: _laid_out_like(parameter, value) for name, value in values.items()}
+
+    def numbers(self) -> dict[str, list[dict[str, Any]]]:
+        """What the recipe decided of each group."""
+        return {
+            part: [{name: group[name] for name in _NUMBERS if name in group} for group in optimizer.param_groups]
+            for part, optimizer in self.items()
+        }
+
+    def retune(self, numbers: Mapping[str, list[dict[str, Any]]]) -> None:
+        """Rates, decay and moments as ``numbers`` has them; what the steps have gathered stays.
+
+        Raises:
+            FieldguideError: they are of other groups of parameters.
+        """
+        for part, optimizer in self.items():
+            for group, own in zip(optimizer.param_groups, numbers[part], strict=True):
+                if group["param_names"] != own["param_names"]:
+                    raise FieldguideError("optimizer: the parameters are grouped otherwise than in the saved states")
+                for name in ("base_weight_decay", "base_momentum"):  # the plan takes them from the new numbers
+                    group.pop(name, None)
+                group.update(own)
 
 
 def _laid_out_like(parameter: Tensor, value: Any) -> Any:

@@ -1,7 +1,6 @@
 """On what a run was made: versions, processor and revision; no names of users or hosts, no variables."""
 
 import hashlib
-import json
 import os
 import platform
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 import fieldguide
+from fieldguide.bounded import read_json
 
 __all__ = ["changes", "environment"]
 
@@ -42,12 +42,13 @@ def environment() -> dict[str, Any]:
 def changes(file: Path) -> list[str]:
     """What moves bits and is another now than when ``file``, an environment.json, was written: one line each.
 
-    A file that cannot be read, and a value that it lacks, say nothing.
+    Where changes were accepted since, the last of them count. A file that cannot be read, and a value that it lacks,
+    say nothing.
     """
     try:
-        then = json.loads(file.read_text(encoding="utf-8"))
+        then = [first := read_json(file), *first.get("later", [])][-1]
         old = {**then, "torch": then["packages"]["torch"]}
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return []
     now = environment()
     new = {**now, "torch": now["packages"]["torch"]}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fieldguide.objectives.phase import Metrics, Objective
-from fieldguide.train.feeds import Feed
+from fieldguide.train.feeds import Feed, readable
 from fieldguide.train.pieces import Pieces
 from fieldguide.train.precision import Precision
 from fieldguide.train.randomness import untouched
@@ -41,9 +41,10 @@ def evaluate(
 
     Raises:
         Stopped: ``stop`` was requested between two batches.
+        BadData: a batch cannot be read.
     """
     with untouched(), evaluating(model), precision.autocast() if precision else nullcontext():
-        for batch in feed.batches(0):
+        for batch in readable(feed.batches(0), "the evaluation"):
             for piece in pieces.cut(batch) if pieces else [batch]:
                 metrics.update(model, piece)
             if stop:
@@ -58,6 +59,6 @@ def pass_over(model: nn.Module, feed: Feed, objective: Objective, precision: Pre
     The random generators stand where they stood. Raises ``Stopped`` as ``evaluate``.
     """
     with untouched(), precision.autocast():
-        for batch in feed.batches(0):
+        for batch in readable(feed.batches(0), "the training part"):
             next(objective.step(model, batch))
             stop.heed()

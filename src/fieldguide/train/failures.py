@@ -23,6 +23,10 @@ class Stopped(SystemExit):
     """Ctrl-C or SIGTERM was heard and the state is saved; ends a script with 130 or 143 unless it is caught."""
 
 
+class BadData(FieldguideError):
+    """A batch could not be read; the training stands between two steps."""
+
+
 class Diverged(FieldguideError):
     """The loss or a gradient is not finite, or the loss a spike; the parameters are those of the step before."""
 
@@ -74,6 +78,10 @@ def finite(model: nn.Module, strategy: "Strategy") -> bool:
     return not strategy.agree(int(not fine))
 
 
+class Elsewhere(MemoryError):
+    """Another process of the training has run out of memory."""
+
+
 @contextmanager
 def out_of_memory_explained(recipe: Recipe, device: torch.device) -> Iterator[None]:
     """Turns running out of memory into the error that says which settings need less for the same step."""
@@ -82,11 +90,15 @@ def out_of_memory_explained(recipe: Recipe, device: torch.device) -> Iterator[No
     except (RuntimeError, MemoryError) as problem:
         if not is_out_of_memory(problem):
             raise
-        half, samples = -(-recipe.batch_size // 2), recipe.batch_size * recipe.accumulation
-        advice = f"set batch_size {half} and accumulation {2 * recipe.accumulation} (still {samples} samples a step)"
-        if recipe.batch_size == 1:
-            advice = "batch_size is 1 already; use a smaller model or smaller inputs"
-        raise FieldguideError(f"out of memory on {device}: {advice}") from problem
+        raise FieldguideError(f"out of memory on {device}: {smaller_batches(recipe)}") from problem
+
+
+def smaller_batches(recipe: Recipe) -> str:
+    """Which settings need less memory for the same step."""
+    if recipe.batch_size == 1:
+        return "batch_size is 1 already; use a smaller model or smaller inputs"
+    half, samples = -(-recipe.batch_size // 2), recipe.batch_size * recipe.accumulation
+    return f"set batch_size {half} and accumulation {2 * recipe.accumulation} (still {samples} samples a step)"
 
 
 @contextmanager

@@ -1,15 +1,23 @@
 """Anything that gives batches, seen as one kind of feed: an order that depends on (seed, epoch, position) only."""
 
-from collections.abc import Iterator, Sized
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from traceback import format_exc
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from fieldguide.errors import FieldguideError
 from fieldguide.objectives.phase import Batch
+from fieldguide.train.failures import BadData, is_out_of_memory
 from fieldguide.train.randomness import seed_everything, untouched
 
 
@@ -46,6 +54,8 @@ class IndexedFeed:
     Every epoch has its own order, drawn from (seed, epoch). What a data set draws from the global generators of torch,
     NumPy and Python depends on (seed, epoch, sample) only, so any number of worker processes reads the same batches
     from any position; tensors are simply indexed.
+
+    Its iterators raise BadData for a sample that cannot be read, and for a worker process that dies.
     """
 
     def __init__(self, source: Any, batch_size: int, *, seed: int, shuffle: bool, workers: int = 0):
@@ -71,14 +81,59 @@ class IndexedFeed:
         chosen = [part for part in order[start * self.batch_size :].split(self.batch_size) if len(part)]
         if self._tensors:
             return (tuple(part[some] for part in self.source) for some in chosen)
-        return iter(
-            DataLoader(
-                _Epoch(self.source, self.seed, epoch),
-                batch_sampler=[some.tolist() for some in chosen],
-                num_workers=self.workers,
-                generator=torch.Generator(),  # else the loader draws from the global one, which the model shares
-            )
+        loader = DataLoader(
+            _Epoch(self.source, self.seed, epoch),
+            batch_sampler=[some.tolist() for some in chosen],
+            num_workers=self.workers,
+            collate_fn=_collated,
+            generator=torch.Generator(),  # else the loader draws from the global one, which the model shares
         )
+        return _read(iter(loader))
+
+
+def _read(batches: Iterator[Any]) -> Iterator[Batch]:
+    with _deaths_noticed_late():
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as problem:
+                if "DataLoader worker" not in str(problem) or is_out_of_memory(problem):
+                    raise
+                raise BadData(
+                    f"data: a worker process has died ({problem}), as when memory runs out; set fewer workers, or "
+                    "workers = 0 to see more"
+                ) from problem
+            if isinstance(batch, _Unreadable):
+                raise batch.error()
+            yield batch
+
+
+@contextmanager
+def _deaths_noticed_late() -> Iterator[None]:
+    """The next batch says that a worker has died; torch's handler would say it in the middle of a step."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """What stands for a batch that could not be read, also between two processes."""
+
+    reason: str
+    trace: str
+
+    def error(self) -> BadData:
+        problem = BadData(f"data: {self.reason}; mend it, or leave it out")
+        problem.add_note(self.trace)
+        return problem
 
 
 class _Epoch(Dataset):
@@ -87,14 +142,81 @@ class _Epoch(Dataset):
     def __init__(self, source: Any, seed: int, epoch: int):
         self.source, self.seed, self.epoch = source, seed, epoch
 
-    def __getitems__(self, chosen: list[int]) -> list[Any]:  # what DataLoader asks for a whole batch
+    def __getitems__(self, chosen: list[int]) -> list[Any] | _Unreadable:  # what DataLoader asks for a whole batch
+        samples = []
         with untouched():
-            return [self._sample(i) for i in chosen]
+            for i in chosen:
+                try:
+                    samples.append(self._sample(i))
+                except Exception as problem:
+                    return _unreadable(f"sample {i}{_file(self.source, i)} cannot be read", problem)
+        return samples
 
     def _sample(self, i: int) -> Any:
         words = np.random.SeedSequence((self.seed, self.epoch, i)).generate_state(1, np.uint64)
         seed_everything(int(words[0]) >> 1)
         return self.source[i]
+
+
+def _collated(samples: list[Any] | _Unreadable) -> Batch | _Unreadable:
+    if isinstance(samples, _Unreadable):
+        return samples
+    try:
+        return default_collate(samples)
+    except Exception as problem:
+        kinds = [*dict.fromkeys(map(kind_of, samples))]
+        unlike = f", as {kinds[0]} and {kinds[1]}" if len(kinds) > 1 else ""
+        return _unreadable(f"samples do not fit together in a batch{unlike}", problem)
+
+
+def _unreadable(what: str, problem: Exception) -> _Unreadable:
+    if is_out_of_memory(problem):
+        raise problem
+    return _Unreadable(f"{what}: {_said(problem)}", format_exc())
+
+
+def _said(problem: Exception) -> str:
+    kind = "" if isinstance(problem, FieldguideError) else f"{type(problem).__name__}: "
+    return kind + " ".join(str(problem).split())[:300]
+
+
+def kind_of(sample: Any) -> str:
+    """``"float32 (64,), int64 ()"``."""
+    if isinstance(sample, Mapping):
+        return ", ".join(f"{name} {kind_of(value)}" for name, value in sample.items())
+    if isinstance(sample, tuple | list):
+        return ", ".join(map(kind_of, sample))
+    shape, dtype = (getattr(sample, name, None) for name in ("shape", "dtype"))
+    return type(sample).__name__ if dtype is None else f"{str(dtype).removeprefix('torch.')} {tuple(shape or ())}"
+
+
+def _file(source: Any, i: int) -> str:
+    """The sample's file, where a data set keeps a list of them as those of torchvision do."""
+    while isinstance(source, Subset):
+        source, i = source.dataset, source.indices[i]
+    match getattr(source, "samples", None):
+        case [*rows] if i < len(rows) and isinstance(rows[i], Sequence) and isinstance(rows[i][0], str | Path):
+            return f" ({rows[i][0]})"
+    return ""
+
+
+def readable(batches: Iterator[Batch], part: str, start: int = 0) -> Iterator[Batch]:
+    """The batches of a part as they come, the first has the number ``start``.
+
+    Raises:
+        BadData: one cannot be read.
+    """
+    for number in count(start):
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except Exception as problem:
+            if isinstance(problem, BadData) or is_out_of_memory(problem):
+                raise
+            what = f"data: batch {number} of {part} cannot be read: {_said(problem)}"
+            raise BadData(f"{what}; mend it, or leave it out") from problem
+        yield batch
 
 
 def as_feed(source: Any, batch_size: int, *, seed: int = 0, shuffle: bool = False, workers: int = 0) -> Feed:

@@ -1,7 +1,8 @@
 """Smaller micro-batches when memory runs out: the same samples, the same loss and gradient, less memory."""
 
 import gc
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from fieldguide.objectives.phase import Batch
 from fieldguide.train.cutting import part, samples_of
 from fieldguide.train.failures import is_out_of_memory
 
+T = TypeVar("T")
 _MOST = 32
 """Pieces of a batch."""
 
@@ -64,6 +66,27 @@ class Pieces:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.count = state["count"]
+
+
+def as_many_as_fit(size: int, attempt: Callable[[int], T]) -> T:
+    """What ``attempt`` gives for batches of this size; when memory runs out, for half as many, and so on.
+
+    Raises:
+        FieldguideError: even one sample at a time does not fit.
+    """
+    while True:
+        try:
+            return attempt(size)
+        except (RuntimeError, MemoryError) as problem:
+            if not is_out_of_memory(problem):
+                raise
+            if size == 1:
+                raise FieldguideError(
+                    "out of memory, even with one sample at a time: name another device (--device), or use a smaller "
+                    "model or smaller inputs"
+                ) from problem
+        size = -(-size // 2)
+        free_memory()
 
 
 def free_memory() -> None:

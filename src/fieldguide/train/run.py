@@ -6,9 +6,10 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fieldguide.bounded import read_json
 from fieldguide.errors import FieldguideError, did_you_mean
 from fieldguide.train.checkpoint import Checkpoints, sync_folder
 from fieldguide.train.environment import environment
@@ -87,6 +88,15 @@ class RunFolder:
         if not run.checkpoints.folder.is_dir():
             raise FieldguideError(f"{path} is not a run folder: it has no checkpoints/")
         return run
+
+    def goes_on(self, step: int, changed: Sequence[str], recipes: tuple[str, str] | None) -> None:
+        """Keep that from this step on the run is made here and now, what has changed, and the old recipe of two."""
+        if recipes:
+            for path, text in zip((self.path / f"recipe-{step}.toml", self.recipe), recipes, strict=True):
+                replace_text(path, text)
+        first = read_json(self.environment)
+        later = [*first.get("later", []), {"step": step, "changes": [*changed], **environment()}]
+        replace_text(self.environment, json.dumps({**first, "later": later}, indent=2) + "\n")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

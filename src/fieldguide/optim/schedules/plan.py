@@ -175,7 +175,7 @@ def _cycles(steps: int, count: int, growth: float) -> list[int]:
 def _set_momentum(group: dict[str, Any], value: float) -> None:
     if "betas" in group:
         group["betas"] = (value, *group["betas"][1:])
-    elif group.get("momentum"):
+    elif group.setdefault("base_momentum", group.get("momentum")):  # a cycle may pass through 0
         group["momentum"] = value
     else:
         raise FieldguideError(
