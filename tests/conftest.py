@@ -1,13 +1,14 @@
 """What every test shares: one thread each, no network, repeatable hypothesis, and a word on missing oracles."""
 
 import importlib.util
+import shutil
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-ORACLES = ("timm", "transformers", "diffusers", "accelerate", "lightning")
-"""What tests compare with or train beside; installed by the extras `parity` and `trainers`."""
+ORACLES = ("timm", "transformers", "diffusers", "accelerate", "lightning", "tensorboard", "chromium")
+"""What tests compare with, train beside or read with: the extras `parity`, `trainers` and `track`, and a browser."""
 
 torch.set_num_threads(1)
 # A slow machine must not turn a property into a failure, and a failure must come again on the next run.
@@ -21,7 +22,7 @@ settings.load_profile("fieldguide")
 
 
 def pytest_report_header() -> str:
-    missing = [name for name in ORACLES if importlib.util.find_spec(name) is None]
+    missing = [name for name in ORACLES if importlib.util.find_spec(name) is None and shutil.which(name) is None]
     return f"oracles: {', '.join(name for name in ORACLES if name not in missing)}" + (
         f"; NOT installed, their tests are skipped: {', '.join(missing)}" if missing else ""
     )

@@ -12,7 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
+from fieldguide.bounded import MB, open_plain
+
 Record = dict[str, Any]
+LINE_LIMIT = 16 * MB
+"""Bytes that a record has at most."""
 
 
 class Step(TypedDict):
@@ -77,6 +81,14 @@ class Sample(TypedDict):
     """‖change of the parameters‖ / ‖parameters‖; healthy runs sit near 1e-3."""
     data_wait: float
     """Share of the wall time since the last sample spent waiting for data, 0 to 1."""
+    resident_bytes: int
+    """The most memory that the training's process has held so far."""
+    device_bytes: NotRequired[int]
+    """The most that tensors on the CUDA device have taken so far."""
+    reserved_bytes: NotRequired[int]
+    """What PyTorch holds of the CUDA device's memory now."""
+    gradients: NotRequired[dict[str, float]]
+    """In one of ten samples: the norm of the gradient of each layer's matrix, clipped, in the order of the model."""
 
 
 class Failure(TypedDict):
@@ -93,6 +105,8 @@ class Failure(TypedDict):
     grad_norm: NotRequired[float]
     parameters: NotRequired[list[str]]
     """Those whose gradient or value is not finite."""
+    treated: NotRequired[bool]
+    """The training has gone back and goes on with another recipe; the message says from where, with which and why."""
 
 
 class Log:
@@ -141,18 +155,28 @@ def read(path: Path, kind: str | None = None) -> Iterator[Record]:
     """The records of a log, oldest first; an unfinished last line (a killed run) is left out.
 
     Raises:
-        ValueError: a finished line is not a JSON object; the message names the file and the line.
+        ValueError: a finished line is not a JSON object, or longer than any record; the message names file and line.
     """
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.endswith("\n"):
+    with open_plain(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT), b""), start=1):
+            if len(line) == LINE_LIMIT:
+                raise ValueError(f"{path}, line {number}: longer than any record")
+            if not line.endswith(b"\n"):
                 return
             try:
-                record = {key: _number(value) for key, value in json.loads(line).items()}
-            except (ValueError, AttributeError, RecursionError):
-                raise ValueError(f"{path}, line {number}: not a JSON object") from None
+                record = parse(line)
+            except ValueError as problem:
+                raise ValueError(f"{path}, line {number}: {problem}") from None
             if kind is None or record.get("kind") == kind:
                 yield record
+
+
+def parse(line: bytes) -> Record:
+    """One line of a log. Raises ValueError when it is not a JSON object."""
+    try:
+        return {key: _number(value) for key, value in json.loads(line).items()}
+    except (ValueError, AttributeError, RecursionError):
+        raise ValueError("not a JSON object") from None
 
 
 def write(path: Path, records: Iterable[Record]) -> None:

@@ -1,6 +1,7 @@
 """The picture of a training's health: only what was measured, whatever its size."""
 
 from fieldguide.report.health import draw_health
+from fieldguide.report.healthy import DEAD, FLOW, LOSS, UPDATES
 
 
 def record(step: int, **figures) -> dict:
@@ -22,6 +23,17 @@ def test_every_part_alone_and_all_together_are_drawn(tmp_path):
     for place, records in enumerate((steps, ratios, whole[-1:], whole)):
         picture = draw_health(records, tmp_path / f"{place}.png")
         assert picture is not None
-        assert ("the usual range" in picture.story) == (records in (ratios, whole))
+        assert ("its updates over its weights" in picture.story) == (records in (ratios, whole))
+        assert "healthy trainings" in picture.story
         sizes.append(picture.file.stat().st_size)
     assert max(sizes) == sizes[-1]
+
+
+def test_what_is_well_lies_in_the_grey_and_what_is_sick_does_not():
+    """The middle tenth of a healthy training's figures, and those of one that stands still."""
+    (low, high), (least, most) = LOSS[-1], UPDATES[5]
+    assert low < 0.1 < high < 1.0
+    assert least < 1e-2 < most
+    assert not least < 1e-6 < most
+    assert all(a < b for band in (LOSS, UPDATES, FLOW, DEAD) for a, b in band)
+    assert [high for _, high in LOSS] == sorted((high for _, high in LOSS), reverse=True)

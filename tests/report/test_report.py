@@ -39,9 +39,9 @@ def test_complete_run(run: Path) -> None:
     text = build_report(run).read_text()
     page = Page(text)
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    drawn = ["calibration.png", "confusion.png", "curves.png", "mistakes.png"]
+    drawn = ["calibration.png", "confusion.png", "curves.png", "mistakes.png", "monitor.png"]
     assert sorted(p.name for p in (run / "figures").glob("*.png")) == drawn
-    assert len(images) == 4
+    assert len(images) == 5
     assert all(image["src"].startswith("data:image/png;base64,") and len(image["alt"]) > 40 for image in images)
     for word in ("95.00%", "optimizer.lr", "packages.torch", "2.15.0", "8 epochs", "prefers-color-scheme"):
         assert word in text

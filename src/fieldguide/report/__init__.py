@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from fieldguide import trace
-from fieldguide.errors import DamagedFile
 from fieldguide.metrics import confusion_matrix, reliability
 from fieldguide.report import story
 from fieldguide.report.calibration import draw_reliability, story_of
@@ -12,9 +10,10 @@ from fieldguide.report.curves import draw_curves
 from fieldguide.report.examples import Examples
 from fieldguide.report.health import draw_health
 from fieldguide.report.mistakes import draw_mistakes
+from fieldguide.report.monitor import draw_monitor
 from fieldguide.report.page import Picture, write_page
 from fieldguide.report.predictions import Predictions, worst_mistakes
-from fieldguide.report.records import read_records
+from fieldguide.report.records import read_log, read_records
 from fieldguide.report.scatter import Numbers, draw_scatter
 
 __all__ = ["Examples", "Numbers", "Predictions", "build_report", "worst_mistakes"]
@@ -28,8 +27,12 @@ def build_report(run: Path) -> Path:
     records = read_records(run)
     curves = draw_curves(records, run / "figures" / "curves.png")
     pictures = [Picture("Training", curves, story.of_curves(run, records))]
-    if health := draw_health(_measured(run), run / "figures" / "health.png"):
+    samples = read_log(run / "trace.jsonl")
+    if health := draw_health(samples, run / "figures" / "health.png"):
         pictures.append(health)
+    steps = [r for r in records if r["kind"] == "step"]
+    if monitor := draw_monitor(steps, samples, story.unit(run), run / "figures" / "monitor.png"):
+        pictures.append(monitor)
     predictions = Predictions.load(run)
     scores = []
     if predictions:
@@ -57,10 +60,3 @@ def build_report(run: Path) -> Path:
         examples=Examples.load(run),
         commands=story.next_commands(run, finished=records[-1]["kind"] == "test"),
     )
-
-
-def _measured(run: Path) -> list[trace.Record]:
-    try:
-        return list(trace.read(run / "trace.jsonl")) if (run / "trace.jsonl").exists() else []
-    except ValueError as problem:
-        raise DamagedFile(str(problem)) from None

@@ -1,19 +1,17 @@
 """Several runs beside each other: how their recipes differ, what came of it, and their curves in one picture."""
 
-import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
-from fieldguide.errors import DamagedFile, FieldguideError
+from fieldguide.errors import FieldguideError
 from fieldguide.report import story
 from fieldguide.report.curves import LONGEST_LINE, log_scale_where_it_helps, smooth
 from fieldguide.report.figures import FIGURES, headline
 from fieldguide.report.page import Picture, flat, write_template
-from fieldguide.report.records import read_records
+from fieldguide.report.records import read_environment, read_recipe, read_records
 from fieldguide.report.style import SERIES, figure
 from fieldguide.trace import Record
 
@@ -111,15 +109,8 @@ def draw_comparison(runs: Sequence[Told], file: Path) -> Path:
 
 
 def _told(folder: Path, name: str) -> Told:
-    job = dict(flat(_read(folder / "environment.json", json.loads)))
-    return Told(name, dict(flat(_read(folder / "recipe.toml", tomllib.loads))), job, read_records(folder))
-
-
-def _read(file: Path, parse: Any) -> dict[str, Any]:
-    try:
-        return parse(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except (OSError, ValueError) as problem:
-        raise DamagedFile(f"{file} cannot be read: {' '.join(str(problem).split())[:200]}") from problem
+    settings, environment = (dict(flat(tree)) for tree in (read_recipe(folder), read_environment(folder)))
+    return Told(name, settings, environment, read_records(folder))
 
 
 def _short(folder: Path, folders: Sequence[Path]) -> str:

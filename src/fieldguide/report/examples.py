@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fieldguide.bounded import read_json
 from fieldguide.errors import DamagedFile
 from fieldguide.train.run import replace_text
 
@@ -29,6 +30,10 @@ class Examples:
         if not (run / FILE).exists():
             return None
         try:
-            return cls(**json.loads((run / FILE).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as reason:
+            found = cls(**read_json(run / FILE))
+            texts = [found.title, found.story, *found.columns, *(cell for row in found.rows for cell in row)]
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError("it holds something else than texts")
+            return found
+        except (ValueError, TypeError) as reason:
             raise DamagedFile(f"{run / FILE} cannot be read ({reason}); delete it and train --resume {run}") from None

@@ -1,6 +1,6 @@
 """Signs of health over a training and through its layers, from what the doctor measured: sick and healthy side by side.
 
-Grey bands are where healthy runs usually lie.
+Grey is where the middle 80 % of healthy trainings lie (``report.healthy``): what is sick leaves it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldguide.report.curves import smooth
 from fieldguide.report.examples import Examples
+from fieldguide.report.healthy import DEAD, FLOW, LOSS, UPDATES, Band
 from fieldguide.report.page import Picture, Tile, write_page
 from fieldguide.report.style import BLUE, GRID, ORANGE, figure
 
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Record = Mapping[str, Any]
-USUAL_RATIO = 1e-4, 1e-2
 MOST_LAYERS = 60
 
 
-def build_diagnosis(folder: Path, records: Sequence[Record], diagnosis: Mapping[str, Any]) -> Path:
-    """Write ``report.html`` into a folder of ``doctor run``: the signs of health, and every finding with its remedy."""
+def build_diagnosis(
+    folder: Path, records: Sequence[Record], diagnosis: Mapping[str, Any], cards: Sequence[Any] = ()
+) -> Path:
+    """Write ``report.html`` into a folder of ``doctor run``: the signs of health, and every finding with its remedy.
+
+    ``cards`` say what findings mean (``doctor.cards``); a finding leads to its own.
+    """
     picture = draw_health(records, folder / "figures" / "health.png")
     findings = diagnosis["findings"]
     rows = [
@@ -49,6 +54,7 @@ def build_diagnosis(folder: Path, records: Sequence[Record], diagnosis: Mapping[
         scores=[],
         unit="",
         examples=table if rows else None,
+        cards=[card for card in cards if card.slug in {found["slug"] for found in findings}],
         mistakes=(),
         commands=[f"fieldguide doctor check {folder}"],
     )
@@ -66,7 +72,7 @@ def draw_health(records: Sequence[Record], file: Path) -> Picture | None:
         )
     ratios = [r for r in samples if 0 < r.get("update_ratio", 0) < float("inf")]
     if len(ratios) > 1:
-        panels["its updates over its weights, the usual range in grey"] = lambda axis: _updates(axis, ratios)
+        panels["its updates over its weights"] = lambda axis: _updates(axis, ratios)
     layers = [r["layers"] for r in samples if r.get("layers")]
     if layers and any(own.get("grad", 0) > 0 for own in layers[0].values()):
         panels["the gradient over the weight of every layer"] = lambda axis: _flow(axis, layers[0], layers[-1])
@@ -82,11 +88,14 @@ def draw_health(records: Sequence[Record], file: Path) -> Picture | None:
             panel(axis)
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
-    return Picture("Signs of health", file, f"What was measured of the training: {', '.join(panels)}.")
+    story = f"What was measured of the training: {', '.join(panels)}. Grey is where healthy trainings usually lie."
+    return Picture("Signs of health", file, story)
 
 
 def _learning(axis: "Axes", steps: Sequence[Record], constant: float | None) -> None:
     losses = [r["loss"] for r in steps]
+    if constant is not None and min(losses) > 0:
+        _healthy(axis, LOSS, steps[0]["step"], steps[-1]["step"], constant)
     axis.plot([r["step"] for r in steps], smooth(losses), color=BLUE, label="training")
     if constant is not None:
         axis.axhline(constant, color=ORANGE, linestyle="--", linewidth=1.0, label="best constant answer")
@@ -98,7 +107,7 @@ def _learning(axis: "Axes", steps: Sequence[Record], constant: float | None) -> 
 
 
 def _updates(axis: "Axes", samples: Sequence[Record]) -> None:
-    axis.axhspan(*USUAL_RATIO, color=GRID, zorder=0)
+    _healthy(axis, UPDATES, samples[0]["step"], samples[-1]["step"])
     axis.plot([r["step"] for r in samples], [r["update_ratio"] for r in samples], color=BLUE)
     _logarithmic(axis)
     axis.set_title("‖update‖ / ‖weights‖")
@@ -106,6 +115,7 @@ def _updates(axis: "Axes", samples: Sequence[Record]) -> None:
 
 
 def _flow(axis: "Axes", first: Mapping[str, Any], last: Mapping[str, Any]) -> None:
+    _healthy(axis, FLOW, 1, sum(bool(own.get("grad") and own.get("weight")) for own in last.values()))
     for layers, colour, name in ((first, ORANGE, "first step"), (last, BLUE, "last sample")):
         flow = [(own["grad"] / own["weight"]) for own in layers.values() if own.get("grad") and own.get("weight")]
         axis.plot(range(1, len(flow) + 1), flow, color=colour, marker="o", markersize=3, label=name)
@@ -117,12 +127,21 @@ def _flow(axis: "Axes", first: Mapping[str, Any], last: Mapping[str, Any]) -> No
 
 
 def _dead(axis: "Axes", layers: Mapping[str, Any]) -> None:
+    axis.axhspan(*(100 * share for share in DEAD[0]), color=GRID, zorder=0)
     shares = [100 * own["dead"] for own in layers.values() if "dead" in own][:MOST_LAYERS]
     axis.bar(range(1, len(shares) + 1), shares, color=BLUE, width=0.6)
     axis.set_ylim(0, 100)
     axis.set_title("dead inputs, %")
     axis.set_xlabel("layer")
     axis.locator_params(axis="x", integer=True)
+
+
+def _healthy(axis: "Axes", band: Band, first: int, last: int, unit: float = 1.0) -> None:
+    """A band behind a curve, its parts spread evenly over the curve's length."""
+    part = (last - first) / len(band)
+    at = [first, *(first + (place + 0.5) * part for place in range(len(band))), last]
+    low, high = zip(band[0], *band, band[-1], strict=True)
+    axis.fill_between(at, [unit * v for v in low], [unit * v for v in high], color=GRID, linewidth=0, zorder=0)
 
 
 def _logarithmic(axis: "Axes") -> None:

@@ -1,14 +1,13 @@
 """One self-contained page of a run: numbers, pictures, tables, recipe, environment. It loads nothing from anywhere."""
 
 import base64
-import json
 import shlex
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fieldguide.report.examples import Examples
+from fieldguide.report.records import read_environment, read_recipe
 from fieldguide.report.style import DOTS_PER_INCH
 from fieldguide.train.run import replace_text
 
@@ -60,6 +59,7 @@ def write_page(
     scores: Sequence[ClassScore],
     unit: str,
     examples: Examples | None,
+    cards: Sequence[Any] = (),
     mistakes: Sequence[str],
     commands: Sequence[str],
 ) -> Path:
@@ -72,10 +72,11 @@ def write_page(
         "scores": scores,
         "unit": unit,
         "examples": examples,
+        "cards": cards,
         "mistakes": mistakes,
         "commands": commands,
-        "recipe": list(flat(_read(run / "recipe.toml", tomllib.loads))),
-        "environment": list(flat(_read(run / "environment.json", json.loads))),
+        "recipe": list(flat(read_recipe(run))),
+        "environment": list(flat(read_environment(run))),
     }
     return write_template(run / "report.html", "report.html.j2", values)
 
@@ -93,10 +94,6 @@ def write_template(file: Path, template: str, values: Mapping[str, Any]) -> Path
     )
     replace_text(file, templates.get_template(template).render(values))
     return file
-
-
-def _read(file: Path, parse: Any) -> Mapping[str, Any]:
-    return parse(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

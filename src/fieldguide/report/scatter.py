@@ -4,12 +4,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from fieldguide.bounded import parse_json
 from fieldguide.errors import DamagedFile
 from fieldguide.report.style import BLUE, FAINT, ORANGE, figure
 from fieldguide.shapes import Float, Tensor
+from fieldguide.weights.files import read_with_texts
 
 FILE = Path("figures", "numbers.safetensors")
 BINS = 40
@@ -34,10 +35,14 @@ class Numbers:
         if not (run / FILE).exists():
             return None
         try:
-            with safe_open(run / FILE, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in ("truth", "predicted")}
-                return cls(target=json.loads(file.metadata()["target"]), **tensors)
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as reason:
+            tensors, texts = read_with_texts(run / FILE)
+            truth, predicted, target = tensors["truth"], tensors["predicted"], parse_json(texts["target"].encode())
+            if not isinstance(target, str) or truth.ndim != 1 or not len(truth) or truth.shape != predicted.shape:
+                raise ValueError(f"target {target!r:.40}, {tuple(truth.shape)} and {tuple(predicted.shape)} numbers")
+            if not (truth.isfinite() & predicted.isfinite()).all():
+                raise ValueError("numbers that are not finite")
+            return cls(target=target, truth=truth, predicted=predicted)
+        except (KeyError, ValueError) as reason:
             raise DamagedFile(f"{run / FILE} cannot be read ({reason}); delete it and train --resume {run}") from None
 
     @property

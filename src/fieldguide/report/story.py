@@ -1,36 +1,35 @@
 """A run in words: the headline numbers, the captions that say what a picture shows, and what to type next."""
 
-import json
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
-from typing import Any
 
 from fieldguide.metrics import per_class
 from fieldguide.report.figures import FIGURES, headline
-from fieldguide.report.page import ClassScore, Tile
+from fieldguide.report.page import ClassScore, Tile, flat
 from fieldguide.report.predictions import Predictions
+from fieldguide.report.records import read_environment, read_recipe
 from fieldguide.shapes import Int, Tensor
 from fieldguide.trace import Record
 
 
 def title(run: Path) -> str:
     """``"resnet_mini on digits"``, or the folder's name when the run does not say what it was asked to do."""
-    job = _environment(run).get("job", {})
-    return f"{job['model']} on {Path(job['data']).name}" if job else run.resolve().name
+    job = read_environment(run).get("job", {})
+    return f"{job['model']} on {Path(job['data']).name}" if {"model", "data"} <= job.keys() else run.resolve().name
 
 
 def subtitle(run: Path, records: Sequence[Record]) -> str:
-    environment, last = _environment(run), records[-1]
+    environment, last = read_environment(run), records[-1]
     parts = [str(run), f"fieldguide {environment['fieldguide']}" if "fieldguide" in environment else ""]
     parts.append("" if last["kind"] == "test" else f"not finished: {last['step']:,} steps so far")
+    parts += [said for r in records if r.get("treated") is True and isinstance(said := r.get("message"), str)]
     return " · ".join(filter(None, parts))
 
 
 def unit(run: Path) -> str:
     """What the samples of a step are: images, tokens, …"""
-    return _environment(run).get("job", {}).get("unit", "images")
+    return read_environment(run).get("job", {}).get("unit", "images")
 
 
 def tiles(records: Sequence[Record], predictions: Predictions | None, unit: str = "images") -> list[Tile]:
@@ -63,8 +62,8 @@ def of_curves(run: Path, records: Sequence[Record]) -> str:
         figure = FIGURES[name]
         text += f"; validation {figure.title}, best {figure.format.format(record[f'val_{name}'])}"
         text += f" in epoch {record['epoch'] + 1}"
-    recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8")) if (run / "recipe.toml").exists() else {}
-    softened = recipe.get("label_smoothing") or recipe.get("augment", {}).get("mixup")
+    recipe = dict(flat(read_recipe(run)))
+    softened = {recipe.get(name, "0") for name in ("label_smoothing", "augment.mixup")} - {"0", "0.0"}
     note = " Training targets are softened, so its loss cannot reach 0." if softened else ""
     return f"{text}; the learning rate under them.{note}"
 
@@ -96,7 +95,7 @@ def next_commands(run: Path, *, finished: bool) -> list[str]:
     folder = quote(str(run))
     if not finished:
         return [f"fieldguide train --resume {folder}"]
-    return _environment(run).get("job", {}).get("next") or [
+    return read_environment(run).get("job", {}).get("next") or [
         f"fieldguide predict {folder} IMAGE",
         f"fieldguide eval {folder} --data FOLDER",
     ]
@@ -121,8 +120,3 @@ def _best(epochs: Sequence[Record]) -> tuple[str, Record] | None:
         return None
     sign = 1 if FIGURES[name].better == "max" else -1
     return name, max(epochs, key=lambda r: sign * r[f"val_{name}"])
-
-
-def _environment(run: Path) -> Mapping[str, Any]:
-    file = run / "environment.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}

@@ -49,7 +49,7 @@ STYLE = {
 
 @contextmanager
 def figure(file: Path, width: float, height: float) -> "Iterator[Figure]":
-    """A figure of this many inches in the house style, written to ``file`` as PNG at the end of the block."""
+    """A figure of this many inches in the house style, written to ``file`` as PNG, or as SVG if it ends so."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -57,7 +57,10 @@ def figure(file: Path, width: float, height: float) -> "Iterator[Figure]":
         drawing = Figure(figsize=(width, height), layout="constrained")
         yield drawing
         file.parent.mkdir(parents=True, exist_ok=True)
-        drawing.savefig(file, format="png", metadata={"Software": None})
+        if file.suffix == ".svg":
+            drawing.savefig(file, format="svg", metadata={"Date": None})
+        else:
+            drawing.savefig(file, format="png", metadata={"Software": None})
 
 
 def show_image(axis: "Axes", image: UInt8[Tensor, "c h w"]) -> None:
