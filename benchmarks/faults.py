@@ -34,13 +34,12 @@ import torch
 
 from benchmarks import kills
 from benchmarks.crashes import Recording, at_call, die, refuse
+from benchmarks.pages import write
 from fieldguide.errors import DamagedFile, FieldguideError
 from fieldguide.trace import Log
 from fieldguide.train.checkpoint import MANIFEST, TENSORS, VALUES, Checkpoints, load
 from fieldguide.train.run import RunFolder
 
-DOCS = Path(__file__).parents[1] / "docs" / "reliability.md"
-BEGIN, END = "<!-- faults -->\n", "<!-- /faults -->\n"
 ON_PURPOSE = ".damaged on purpose"
 REFUSALS = ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EIO")
 LASTING = {"ENOSPC", "EDQUOT", "EROFS", "EACCES"}
@@ -514,13 +513,6 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def write_docs(text: str, begin: str, end: str) -> None:
-    """Puts a table between its markers in docs/reliability.md."""
-    page = DOCS.read_text(encoding="utf-8")
-    head, rest = page.split(begin)
-    DOCS.write_text(head + begin + text + "\n" + end + rest.split(end)[1], encoding="utf-8")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=1000, help="of processes that only save")
@@ -539,7 +531,7 @@ def main() -> int:
     examples = [example for row in rows for example in row.examples]
     print("\n".join(examples[:20]), file=sys.stderr)
     if options.docs:
-        write_docs(table(rows), BEGIN, END)
+        write("reliability", "faults", table(rows))
     return 1 if examples else 0
 
 

@@ -21,11 +21,10 @@ from hashlib import sha256
 import torch
 from torch import Tensor
 
-from benchmarks.faults import DOCS, write_docs
+from benchmarks import pages
 from benchmarks.lessons import FAMILIES, lesson
 from fieldguide.train import fit
 
-BEGIN, END = "<!-- hashes -->\n", "<!-- /hashes -->\n"
 SHORT = 16
 """Digits of a hash that are shown."""
 
@@ -77,7 +76,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def published() -> tuple[str, dict[str, str]]:
     """Where the table of the page was made, and each family's row of it."""
-    text = DOCS.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
+    text = pages.read("reliability", "hashes")
     return text.partition(":\n")[0], {row[1]: row[0] for row in re.finditer(r"^\| (\w+) \| \d.*$", text, re.MULTILINE)}
 
 
@@ -107,7 +106,7 @@ def main() -> int:
     wrong += compared(rows) if options.check else []
     print("\n".join([table(rows), *wrong]))
     if options.docs and not wrong:
-        write_docs(table(rows), BEGIN, END)
+        pages.write("reliability", "hashes", table(rows))
     return 1 if wrong else 0
 
 

@@ -7,6 +7,18 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 def write(page: str, name: str, text: str) -> None:
     """``text`` between ``<!-- name -->`` and ``<!-- /name -->`` of ``docs/page.md``, in place of what was there."""
-    file, begin, end = DOCS / f"{page}.md", f"<!-- {name} -->", f"<!-- /{name} -->"
-    head, rest = file.read_text(encoding="utf-8").split(begin)
-    file.write_text(f"{head}{begin}\n{text.strip()}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+    before, _, after = _parts(page, name)
+    (DOCS / f"{page}.md").write_text(f"{before}\n{text.strip()}\n{after}", encoding="utf-8")
+
+
+def read(page: str, name: str) -> str:
+    """What was written there."""
+    return _parts(page, name)[1].strip()
+
+
+def _parts(page: str, name: str) -> tuple[str, str, str]:
+    """Everything before the text, the text, and everything after it; markers belong to the outside."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, _, rest = (DOCS / f"{page}.md").read_text(encoding="utf-8").partition(begin)
+    text, _, after = rest.partition(end)
+    return before + begin, text, end + after

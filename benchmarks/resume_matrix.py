@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.faults import write_docs
 from benchmarks.lessons import FAMILIES, Lesson, lesson
+from benchmarks.pages import write
 from fieldguide import trace
 from fieldguide.data import ImageData, open_images
 from fieldguide.errors import FieldguideError
@@ -52,7 +52,6 @@ EXTRAS = {
 POINTS = ("step 1", "mid-epoch", "boundary")
 """Where each family's training is interrupted."""
 CLOCK = {"seconds", "samples_per_second", "data_wait", "resident_bytes"}
-BEGIN, END = "<!-- resume matrix -->\n", "<!-- /resume matrix -->\n"
 
 
 class Jittered(torch.utils.data.Dataset):
@@ -280,5 +279,5 @@ if __name__ == "__main__":
             print(f"{problem}: {family} at {point}", flush=True)
     print(table(len(chosen), len(FAMILIES), wrong))
     if not options.cells:
-        write_docs(table(len(chosen), len(FAMILIES), wrong), BEGIN, END)
+        write("reliability", "resume matrix", table(len(chosen), len(FAMILIES), wrong))
     raise SystemExit(wrong > 0)

@@ -18,10 +18,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.faults import write_docs
+from benchmarks.pages import write
 from fieldguide.train.checkpoint import Checkpoints, disk
 
-BEGIN, END = "<!-- saves -->\n", "<!-- /saves -->\n"
 SIZES = {"2 million weights": (2, 40), "6 million weights": (6, 100), "20 million weights": (20, 150)}
 """Millions of weights, and in how many tensors."""
 
@@ -93,4 +92,4 @@ if __name__ == "__main__":
                 results[name] = size, times
     print(table(results))
     if options.docs:
-        write_docs(table(results), BEGIN, END)
+        write("reliability", "saves", table(results))

@@ -1,7 +1,7 @@
 """Hashes of trained weights: what they see, and that two processes agree."""
 
 import torch
-from benchmarks import hashes
+from benchmarks import hashes, pages
 from benchmarks.hashes import Row, compared, elsewhere, train, weights_hash
 from benchmarks.lessons import FAMILIES
 
@@ -30,9 +30,9 @@ def test_the_page_has_a_row_for_every_family() -> None:
 
 
 def test_a_difference_is_shown_only_where_the_place_is_the_same(tmp_path, monkeypatch, capsys) -> None:
-    page = tmp_path / "page.md"
-    monkeypatch.setattr(hashes, "DOCS", page)
-    page.write_text(f"before\n{hashes.BEGIN}{hashes.table([ROW])}\n{hashes.END}after\n")
+    page = tmp_path / "reliability.md"
+    monkeypatch.setattr(pages, "DOCS", tmp_path)
+    page.write_text(f"before\n<!-- hashes -->\n{hashes.table([ROW])}\n<!-- /hashes -->\nafter\n")
     assert compared([ROW]) == []
     other = Row("mlp", 10, 0.25, "f" * 64)
     assert compared([other]) == [f"mlp: {ROW} → {other}"]
