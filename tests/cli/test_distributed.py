@@ -28,7 +28,7 @@ def torchrun(size: int, folder: Path, *arguments: str) -> subprocess.CompletedPr
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp", "tensor"])
-def test_torchrun_leaves_one_run_that_any_number_goes_on_with(strategy, tmp_path):
+def test_torchrun_leaves_one_run_as_one_process_does(strategy, tmp_path, capsys):
     model = ("vit_mini", "--data", "digits", "--name", "run", "--out", ".", *COMMAND)
     first = torchrun(
         2, tmp_path, *model, "--distributed", strategy, "--epochs", "1", "--steps", "20", "--checkpoint-every", "10"
@@ -39,6 +39,13 @@ def test_torchrun_leaves_one_run_that_any_number_goes_on_with(strategy, tmp_path
     assert {path.name for path in folder.iterdir()} >= {"model", "report.html", "doctor.json", "metrics.jsonl"}
     steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in steps if record["kind"] == "step"] == [*range(1, 21)]
+    saved = sorted(path.name for path in (folder / "checkpoints" / "last").glob("state*.safetensors"))
+    parts = ["state-00001-of-00002.safetensors", "state-00002-of-00002.safetensors"]
+    assert saved == (["state.safetensors"] if strategy == "ddp" else parts)
+    assert [path.name for path in (folder / "model").glob("*.safetensors")] == ["model.safetensors"]
+    test = next(json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if '"test"' in line)
+    assert run(["eval", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(test["test_accuracy"], abs=1e-3)
 
 
 @pytest.mark.slow
@@ -54,10 +61,12 @@ def test_a_mistake_ends_all_processes_with_its_line(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_training_that_loses_a_process_ends_and_goes_on_in_another_number(how, tmp_path):
+@pytest.mark.parametrize(
+    ("how", "strategy"), [(signal.SIGKILL, "ddp"), (signal.SIGSTOP, "ddp"), (signal.SIGKILL, "fsdp")]
+)
+def test_a_training_that_loses_a_process_ends_and_goes_on_in_another_number(how, strategy, tmp_path):
     model = ("vit_mini", "--data", "digits", "--name", "run", "--out", ".", *COMMAND, "--epochs", "9")
-    more = ("--distributed", "ddp", "--checkpoint-every", "5", "--process-timeout", "5")
+    more = ("--distributed", strategy, "--checkpoint-every", "5", "--process-timeout", "5")
     start = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "fieldguide", "train")
     job = subprocess.Popen(
         [sys.executable, *start, *model, *more], cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"},

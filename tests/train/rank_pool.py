@@ -37,7 +37,7 @@ class RankPool:
         return [result for _, result in results]
 
     def _receive(self, rank):
-        assert self.pipes[rank].poll(120), f"rank {rank} does not answer"
+        assert self.pipes[rank].poll(300), f"rank {rank} does not answer"
         return self.pipes[rank].recv()
 
     def close(self):

@@ -1,4 +1,5 @@
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -100,7 +101,7 @@ def test_the_trace_is_its_definition(tmp_path):
     _fit(run, [history, weights], epochs=5)
     samples = list(trace.read(run.trace))
     assert [s["step"] for s in samples] == [10, 20]
-    assert set(samples[0]) == set(trace.Sample.__annotations__)
+    assert trace.Sample.__required_keys__ < set(samples[0]) <= set(trace.Sample.__annotations__)
     steps = [r for r in history.records if r["kind"] == "step"]
     for sample in samples:
         step = sample["step"]
@@ -119,9 +120,9 @@ def test_checkpoints_at_the_start_every_few_steps_and_after_each_epoch(tmp_path)
             saving = loop.callbacks.named["Saving"]
             begin = saving.run.checkpoints.begin
 
-            def watched(state, *, step, best, refers_to):
+            def watched(state, *, step, best, refers_to, crew):
                 saved.append((step, best))
-                return begin(state, step=step, best=best, refers_to=refers_to)
+                return begin(state, step=step, best=best, refers_to=refers_to, crew=crew)
 
             saving.run.checkpoints.begin = watched
 
@@ -215,3 +216,29 @@ def test_a_head_without_parameters_has_nothing_to_learn_first():
 def test_a_model_without_a_head_cannot_learn_it_first():
     with pytest.raises(FieldguideError, match="Sequential has no module named head; set head_epochs = 0"):
         _fit(head_epochs=1)
+
+
+def test_the_trace_has_memory_and_in_one_of_ten_samples_the_gradient_of_every_matrix(tmp_path):
+    run = RunFolder.create_at(tmp_path / "run")
+    norms = {}
+
+    class Gradients(Callback):
+        def before_update(self, part):
+            named = self.loop.model.named_parameters()
+            norms[self.loop.progress.step + 1] = {
+                name.removesuffix(".weight"): p.grad.norm().item() for name, p in named if p.ndim > 1
+            }
+
+    _fit(run, [Gradients()], epochs=23)
+    samples = list(trace.read(run.trace))
+    assert [s["step"] for s in samples] == list(range(10, 116, 10))
+    assert [s["step"] for s in samples if "gradients" in s] == [10, 110]
+    for step in (10, 110):
+        found = samples[step // 10 - 1]["gradients"]
+        assert list(found) == list(norms[step])
+        assert found == pytest.approx(norms[step])
+    status = Path("/proc/self/status").read_text()
+    peak = 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    held = [s["resident_bytes"] for s in samples]
+    assert held == sorted(held)
+    assert 0.99 * peak < held[-1] < 2 * peak  # what ran before in this process may have held more

@@ -11,6 +11,7 @@ from fieldguide.blocks.residual import StochasticDepth
 from fieldguide.errors import FieldguideError
 from fieldguide.models import create_model
 from fieldguide.objectives import Classification, MaskedToken, NextToken, Phase, SequenceToSequence
+from fieldguide.train.checkpoint import Slice
 from fieldguide.train.distributed import ALONE, build_strategy
 from fieldguide.train.distributed.replicas import rows
 
@@ -84,7 +85,7 @@ def _computed(strategy, model, objective, window):
         loss = strategy.sum({"loss": loss})["loss"]
         norm = strategy.clip(_clip, 0.1)(parameters).item()
         named = {name: p.grad.detach() for name, p in own.named_parameters() if p.grad is not None}
-        return loss, norm, total, strategy.whole(named), strategy.whole(dict(own.named_buffers()))
+        return loss, norm, total, strategy.parts(named), dict(own.named_buffers())
 
 
 def _clip(parameters):
@@ -92,8 +93,16 @@ def _clip(parameters):
 
 
 def _job(group, strategy, family, dtype, n):
-    *said, gradients, buffers = _computed(build_strategy(strategy, group), *_setup(family, dtype, n))
-    return (*said, gradients, buffers) if group.leads else tuple(said)
+    return _computed(build_strategy(strategy, group), *_setup(family, dtype, n))
+
+
+def _put_together(parts):
+    """A whole tensor of what each process has of it."""
+    if not isinstance(parts[0], Slice):
+        return parts[0]
+    whole = torch.cat([part.tensor for part in parts], parts[0].axis)
+    assert whole.shape == parts[0].shape
+    return whole
 
 
 def _relative(a, b):
@@ -104,7 +113,8 @@ def _relative(a, b):
 def _check(pool, strategy, family, dtype, n=7):
     loss, norm, total, gradients, buffers = _computed(ALONE, *_setup(family, dtype, n))
     results = pool(_job, strategy, family, dtype, n)
-    there, there_norm, there_total, gathered, there_buffers = results[0]
+    there, there_norm, there_total, own, there_buffers = results[0]
+    gathered = {name: _put_together([result[3][name] for result in results]) for name in own}
     tolerance = TOLERANCE[dtype]
     assert there_total == total
     assert there == pytest.approx(loss, rel=tolerance)

@@ -20,10 +20,16 @@ from fieldguide.errors import FieldguideError
 from fieldguide.optim import global_norm
 from fieldguide.trace import Log, Record
 from fieldguide.train.checkpoint import Unconfirmed
+from fieldguide.train.distributed import ALONE
+from fieldguide.train.measuring import gradient_norms, memory_of
 from fieldguide.train.run import RunFolder
 
 if TYPE_CHECKING:
     from fieldguide.train.loop import Loop
+
+
+_LAYERS_EVERY = 10
+"""Samples of a trace of which one also has the gradient layer by layer."""
 
 
 class TrainingWarning(UserWarning):
@@ -120,6 +126,7 @@ class Trace(MetricsLog):
         self.every = every
         self._copies: dict[str, list[Tensor]] = {}  # kept between samples: fresh memory is slower than the copying
         self._parts: list[str] = []
+        self._gradients: dict[str, float] = {}
         self._waited = self._seconds = 0.0
 
     def on_start(self, loop: "Loop") -> None:
@@ -128,7 +135,10 @@ class Trace(MetricsLog):
 
     @torch.no_grad()
     def before_update(self, part: str) -> None:
-        if (self.loop.progress.step + 1) % self.every == 0:
+        samples, rest = divmod(self.loop.progress.step + 1, self.every)
+        if rest == 0:
+            if samples % _LAYERS_EVERY == 1 and self.loop.strategy is ALONE:  # else a layer may be in many processes
+                self._gradients |= gradient_norms(self.loop.model, self.loop.parameters[part])
             parameters = self.loop.strategy.local(self.loop.parameters[part])
             if part not in self._copies:
                 self._copies[part] = [torch.empty_like(parameter) for parameter in parameters]
@@ -148,8 +158,11 @@ class Trace(MetricsLog):
         sample = {key: record[key] for key in ("step", "epoch", "loss", "lr", "grad_norm")}
         sample["update_ratio"] = change / size if size else 0.0
         sample["data_wait"] = (self.loop.progress.waited - self._waited) / max(self._seconds, 1e-9)
+        sample |= memory_of(before[0].device)
+        if self._gradients:
+            sample["gradients"] = self._gradients
         super().on_step({"kind": "sample", **sample})
-        self._parts, self._seconds = [], 0.0
+        self._parts, self._gradients, self._seconds = [], {}, 0.0
         self._waited = self.loop.progress.waited
 
     def on_epoch(self, record: Record) -> None: ...
@@ -242,21 +255,21 @@ class Saving(Callback):
         self.settle()
         step, epoch = self.loop.progress.step, self.loop.progress.epoch
         with self._survived(step, epoch):
-            state, logs = self.loop.state_dict(), (self.run.metrics, self.run.trace)  # gathered from all processes
-            if not self.loop.strategy.leads:
+            state, logs = self.loop.state_dict(), (self.run.metrics, self.run.trace)
+            if (crew := self.loop.strategy.writers()) is None:
                 return
             if self.beside:
-                begun = self.run.checkpoints.begin(state, step=step, best=best, refers_to=logs)
+                begun = self.run.checkpoints.begin(state, step=step, best=best, refers_to=logs, crew=crew)
                 self._under_way = begun, step, epoch
             else:
-                self.run.checkpoints.save(state, step=step, best=best, refers_to=logs)
+                self.run.checkpoints.save(state, step=step, best=best, refers_to=logs, crew=crew)
                 self._saved = step, epoch
 
     def save_last(self) -> None:
         """Save, unless the last save was of this very step: a stop asked for during a save costs no second one."""
         self.settle()
         here, strategy = (self.loop.progress.step, self.loop.progress.epoch), self.loop.strategy
-        if strategy.agree(strategy.leads and self._saved != here):  # it saves, all of them gather
+        if strategy.agree(strategy.leads and self._saved != here):  # it knows best whether the last one is whole
             self.save()
 
     def settle(self) -> None:
@@ -291,29 +304,16 @@ class Saving(Callback):
         self.loop.callbacks.tell("on_failure", {"kind": "failure", "step": step, "epoch": epoch, "message": message})
 
     def _say_what_does_not_fit(self) -> None:
-        weights = sum(weight.nbytes for part in self.loop.parameters.values() for weight in part)
+        weights = [weight for part in self.loop.parameters.values() for weight in part]
+        growth = 2 * sum(weight.nbytes for weight in self.loop.strategy.local(weights))
         with self._survived(0, 0):
             state = self.loop.state_dict()
-            if not self.loop.strategy.leads:
+            if (crew := self.loop.strategy.writers()) is None:
                 return
-            needed, free = self.run.checkpoints.room(state, growth=2 * weights)
-            if needed > free:
+            needed, free = self.run.checkpoints.room(state, growth, crew)
+            if needed > free and crew.leads:
                 what = f"checkpoints need up to {needed:,} bytes in {self.run.path} and {free:,} are free"
                 self._say(0, 0, f"{what}; saves will fail when it is full")
-
-
-class SameData(Callback):
-    """Refuses to resume on other data than the run began with."""
-
-    def __init__(self, fingerprint: str | None):
-        self.fingerprint = fingerprint
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"fingerprint": self.fingerprint}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self.fingerprint != state["fingerprint"]:
-            raise FieldguideError("resume: the data are not those that the run began with (fingerprints differ)")
 
 
 class Callbacks:

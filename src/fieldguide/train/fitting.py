@@ -20,24 +20,23 @@ from fieldguide.train.callbacks import (
     Callback,
     HeadFirst,
     MetricsLog,
-    SameData,
     Saving,
     Trace,
     TrainingWarning,
 )
 from fieldguide.train.distributed import ALONE, Strategy
-from fieldguide.train.distributed.newest import newest
-from fieldguide.train.environment import changes
-from fieldguide.train.failures import Diverged, Stopped, out_of_memory_explained
+from fieldguide.train.failures import BadData, Diverged, Stopped, out_of_memory_explained
 from fieldguide.train.feeds import DataSet, Feed, as_feed, placed
 from fieldguide.train.gradients import Centralized, GradientNoise
 from fieldguide.train.loop import Loop
 from fieldguide.train.precision import Precision
 from fieldguide.train.randomness import deterministic, seed_everything
-from fieldguide.train.recipe import Recipe, differences, from_mapping, to_toml
+from fieldguide.train.recipe import Recipe, to_toml
+from fieldguide.train.resuming import Origin, Resumption, resumption
 from fieldguide.train.run import RunFolder, replace_text
 from fieldguide.train.signals import Stop
-from fieldguide.train.threads import faster_threads, threads
+from fieldguide.train.threads import faster_threads
+from fieldguide.train.tuning import surroundings, tuned
 
 
 @dataclass(frozen=True)
@@ -73,14 +72,15 @@ def fit(
     ``data`` is a data set that knows its batches, as all of ``fieldguide.data`` do, or ``(train, val)`` – ``val`` may
     be None – where each is a tuple of tensors ``(inputs, targets)``, a map-style data set or a feed. With ``run``, its
     folder receives recipe.toml, metrics.jsonl, trace.jsonl and checkpoints; ``resume`` goes on from the newest good
-    one, bit for bit. The model stays on its device, and the random generators are seeded from the recipe. On another
-    torch, Python, processor or fieldguide than the run began with it goes on only if ``accept_changes`` says so: its
-    bits may be others. With a ``strategy`` (``fieldguide.train.distributed``) all processes call ``fit`` alike, and the
-    leading one writes.
+    one, bit for bit. The model stays on its device, and the random generators are seeded from the recipe. Where the
+    recipe, the data, the source of the network, torch, Python, the processor or fieldguide is another than when the run
+    began, it goes on only if ``accept_changes`` says so, and keeps in its folder what changed. With a ``strategy``
+    (``fieldguide.train.distributed``) all processes call ``fit`` alike, and the leading one writes.
 
     Raises:
         FieldguideError: data, recipe and device do not go together; out of memory; nothing to resume.
         Diverged: the loss or a gradient became NaN or infinite, and ``on_bad_batch`` knows no way on.
+        BadData: a batch cannot be read, or a worker process has died; after saving.
         Stopped: Ctrl-C or SIGTERM, after saving.
     """
     recipe, device = recipe or Recipe(), next(model.parameters()).device
@@ -91,14 +91,17 @@ def fit(
     ours = run if strategy.leads else None  # to write in
     with ours.locked() if ours else nullcontext(), out_of_memory_explained(recipe, device):
         state = _restored(run, model, strategy) if resume else _nothing(ours)
+        if recipe.tune != "off" and not state:
+            recipe = tuned(recipe, model, objective, next(train.batches(0)), ours)
+            train, val, test = feeds_of(data, recipe, device)
         if recipe.memory_format == "channels_last":
             model.to(memory_format=torch.channels_last)
-        recipe = _resumed(state, recipe) if state else _resolved(recipe, model, objective, train)
-        if run and state:
-            _require_unchanged(run, accept_changes)
+        origin = Origin(data, model, look=recipe.workers == 0)
+        resumed = resumption(run, state, recipe, origin, accept_changes) if run and state else None
+        recipe = resumed.recipe if resumed else _resolved(recipe, model, objective, train)
         if ours and not state:
             replace_text(ours.recipe, to_toml(recipe))
-        count, exact = threads(int(recipe.threads)), deterministic(recipe.deterministic)
+        count, exact = surroundings(recipe), deterministic(recipe.deterministic)
         with count, exact, Stop() as stop, strategy.spread(model) as own, recomputing(own, recipe.recompute):
             seed_everything(recipe.seed)
             gradients = [GradientNoise()] * recipe.noise_scale + [Centralized()] * recipe.centralize
@@ -106,16 +109,24 @@ def fit(
             best = [BestWeights()] if recipe.stopping.patience else []
             head = [HeadFirst(own, recipe.head_epochs)] if recipe.head_epochs else []
             saving = [Saving(run, recipe.checkpoint_every, recipe.async_save)] if run else []
-            same = SameData(getattr(data, "fingerprint", None))
-            listeners = [same, *gradients, *logs, *best, *head, *callbacks, *saving]
+            listeners = [origin, *gradients, *logs, *best, *head, *callbacks, *saving]
             if checkpoints := run.checkpoints if run else None:
                 checkpoints.keep = recipe.keep_last
             loop = Loop(own, train, val, objective, recipe, listeners, stop, checkpoints, strategy)
-            _load(loop, state) if state else _begin(logs)
+            _load(loop, resumed) if resumed else _begin(logs)
+            if ours and resumed:
+                resumed.keep(ours)
+            state = resumed = None  # and with them the files of the checkpoint
             try:
                 loop.run()
             except Stopped:
                 for callback in saving:
+                    callback.save_last()
+                raise
+            except BadData as problem:
+                place = {"step": loop.progress.step + 1, "epoch": loop.progress.epoch}
+                loop.callbacks.tell("on_failure", {"kind": "failure", **place, "message": str(problem)})
+                for callback in saving if strategy.size == 1 else ():  # of many, the others are in the middle of a step
                     callback.save_last()
                 raise
             except Diverged as problem:
@@ -149,9 +160,12 @@ def _begin(logs: Sequence[MetricsLog]) -> None:
         log.log.rewind(0)
 
 
-def _load(loop: Loop, state: dict[str, Any]) -> None:
+def _load(loop: Loop, resumed: Resumption) -> None:
+    numbers = loop.optimizers.numbers()
     try:
-        loop.load_state_dict(state)
+        loop.load_state_dict(resumed.state)
+        if resumed.retuned:
+            loop.optimizers.retune(numbers)
     except (RuntimeError, KeyError, ValueError) as problem:
         if isinstance(problem, FieldguideError):
             raise
@@ -181,47 +195,26 @@ def _nothing(run: RunFolder | None) -> None:
         raise FieldguideError(f"{run.path} holds a training already; go on with it (resume), or use a new run folder")
 
 
-def _require_unchanged(run: RunFolder, accept: bool) -> None:
-    """Raises FieldguideError with all that moves bits and is another now than when the run began; or warns of it."""
-    found = "; ".join(changes(run.environment))
-    if found and not accept:
-        raise FieldguideError(
-            f"resume: since the run began this has changed, so its bits may be others from here on: {found}; "
-            "go on all the same with --accept-changes (accept_changes=True)"
-        )
-    if found:
-        warnings.warn(f"resume: changed since the run began: {found}", TrainingWarning, stacklevel=4)
-
-
 def _restored(run: RunFolder | None, model: nn.Module, strategy: Strategy) -> dict[str, Any] | None:
     """The state in the newest good checkpoint; None when the run died before its first one and has to begin again."""
     if run is None:
         raise FieldguideError("resume: give the run folder to go on with")
-    restored = newest(run.checkpoints, strategy, partial(_require_fit, model))
+    restored = run.checkpoints.newest(partial(_require_fit, model), strategy.meeting())
     if restored is None:
         return None
     for reason in restored.refused:
         warnings.warn(f"{reason}; going on from {restored.folder.name}", TrainingWarning, stacklevel=3)
     if strategy.leads:
         run.checkpoints.clean(restored.folder)
-    return restored.state
+    return restored.stored
 
 
 def _require_fit(model: nn.Module, state: dict[str, Any]) -> None:
+    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
+        raise FieldguideError("it holds no state of a training")
     here, there = ({name: getattr(value, "shape", None) for name, value in part.items()}
                    for part in (model.state_dict(), state["model"]))  # fmt: skip
     for name in sorted(here.keys() | there.keys()):
         if (ours := here.get(name)) != (theirs := there.get(name)):
             shapes = (list(shape) if shape is not None else "nothing" for shape in (theirs, ours))
             raise FieldguideError("it does not fit this model: {} is {} in it and {} here".format(name, *shapes))
-
-
-def _resumed(state: dict[str, Any], asked: Recipe) -> Recipe:
-    """The recipe of the checkpoint; ``"auto"`` agrees with any value, and what changes no step may change."""
-    free = {name: getattr(asked, name) for name in ("workers", "keep_last", "async_save")}
-    stored = replace(from_mapping(state["recipe"]), **free)
-    changed = {key: pair for key, pair in differences(stored, asked).items() if pair[1] != "auto"}
-    if changed:
-        shown = ", ".join(f"{key} {old} → {new}" for key, (old, new) in changed.items())
-        raise FieldguideError(f"resume: the recipe differs from the run's ({shown}); leave it out, or start a new run")
-    return stored

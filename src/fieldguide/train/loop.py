@@ -26,7 +26,7 @@ from fieldguide.train.checkpoint import Checkpoints
 from fieldguide.train.distributed import ALONE, Strategy
 from fieldguide.train.evaluation import pass_over
 from fieldguide.train.failures import Diverged, final_out_of_memory, require_finite
-from fieldguide.train.feeds import Feed
+from fieldguide.train.feeds import Feed, readable
 from fieldguide.train.precision import Precision
 from fieldguide.train.progress import Progress
 from fieldguide.train.randomness import random_state, set_random_state
@@ -72,9 +72,14 @@ class Loop:
         self.best = Best(f"{'val' if val else 'train'}_{metric}", mode, **asdict(recipe.stopping))
         self.progress = Progress()
         self.recovery = Recovery(self, checkpoints)
+        self.micro_batch = 0
+        """Of the step under way, or cut for it: where it is."""
 
     def run(self) -> None:
-        """Trains to the end; raises ``Stopped`` between two steps or two evaluated batches when asked to."""
+        """Trains to the end; raises ``Stopped`` between two steps or two evaluated batches when asked to.
+
+        Raises ``BadData`` at the same places for a batch that cannot be read.
+        """
         if not self.model.training:
             self.model.train()
         self.model.zero_grad()  # nothing that was there before leaks into the first step
@@ -89,7 +94,8 @@ class Loop:
         self.callbacks.tell("on_end")
 
     def train_epoch(self) -> None:
-        batches = self.train.batches(self.progress.epoch, self.progress.position)
+        epoch, start = self.progress.epoch, self.progress.position
+        batches = readable(self.train.batches(epoch, start), f"epoch {epoch}", start)
         self.progress.start_clock()
         self.stop.heed()
         while self.progress.step < self.steps and (window := self.fetch(batches)):
@@ -134,7 +140,7 @@ class Loop:
         runs = [self.objective.step(self.model, batch) for batch in window]
         while True:
             phases: list[Share] = []
-            for run, share in zip(runs, shares, strict=True):
+            for self.micro_batch, (run, share) in enumerate(zip(runs, shares, strict=True), 1):
                 with self.precision.autocast():
                     phase = next(run, None)
                 if phase is None:
@@ -160,15 +166,18 @@ class Loop:
     def state_dict(self) -> dict[str, Any]:
         """A tree of tensors and plain values, references to the live ones: save or copy it before the next step.
 
+        Of what many processes share it has this one's parts.
+
         Raises:
             Diverged: a parameter is not finite; nothing of that kind is ever saved.
         """
         require_finite(self.model, self.progress, self.strategy)
         parts = {name: getattr(self, name).state_dict() for name in _STATEFUL}
-        return self.strategy.whole({**parts, "random": random_state(), "recipe": asdict(self.recipe)})
+        return self.strategy.parts({**parts, "random": random_state(), "recipe": asdict(self.recipe)})
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        state = self.strategy.shards(state)
+    def load_state_dict(self, stored: Mapping[str, Any]) -> None:
+        """Takes over such a state, its tensors still to be read from a checkpoint or here."""
+        state = self.strategy.shards(stored)
         for name in _STATEFUL:
             getattr(self, name).load_state_dict(state[name])
         set_random_state(state["random"])

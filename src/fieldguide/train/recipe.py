@@ -15,6 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tomli_w
 
+from fieldguide.bounded import MB, read_plain
 from fieldguide.errors import FieldguideError, UnknownField, did_you_mean
 
 
@@ -205,6 +206,14 @@ class Recipe:
     """Parts, such as ``"*.layers"``, that save memory by computing inner results again for the gradient."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    """How PyTorch may compute products of fp32: "high" is TF32 on NVIDIA's accelerators, "medium" gives a processor's
+    to oneDNN."""
+    keep_memory: bool = False
+    """Keep freed memory for the next step instead of giving it back to the system; for processors."""
+    tune: Literal["off", "fp32", "bf16"] = "off"
+    """Measure on the first batch which precision, memory format, products, threads and memory make a step fastest, and
+    put them in place of those above: "fp32" keeps to rounding, "bf16" lets its precision in."""
     label_smoothing: float = 0.0
     focal: float = 0.0
     """The γ of the focal loss for classes (Lin et al. 2017), often 2; 0 is cross-entropy."""
@@ -374,7 +383,9 @@ def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_plain(path, MB).decode())
+    except FieldguideError:
+        raise
     except OSError as problem:
         raise FieldguideError(f"{path}: the recipe cannot be read ({problem.strerror})") from None
     except (ValueError, RecursionError) as problem:  # also text of another encoding, and numbers of 5,000 digits

@@ -17,9 +17,8 @@ from fieldguide.objectives.phase import Batch
 from fieldguide.trace import Record
 from fieldguide.train.callbacks import TrainingWarning
 from fieldguide.train.checkpoint import Checkpoints
-from fieldguide.train.distributed.newest import newest
 from fieldguide.train.evaluation import evaluate
-from fieldguide.train.failures import Diverged, diverged
+from fieldguide.train.failures import Diverged, Elsewhere, diverged, is_out_of_memory, smaller_batches
 from fieldguide.train.feeds import Feed
 from fieldguide.train.pieces import Pieces, free_memory
 from fieldguide.train.spikes import Spikes
@@ -79,7 +78,8 @@ class Recovery:
                 self.warn(f"{problem.what}; the step is left out", problem.record)
                 return self._not_taken(window)
             except (RuntimeError, MemoryError) as problem:
-                self._require_alone(problem)
+                where = f"step {self.loop.progress.step + 1}, micro-batch {self.loop.micro_batch}"
+                self._tell(problem, where, training=True)
                 self.warn(self.pieces.halve(problem))
             self.undo.undo()  # out here, where no traceback holds the memory of the attempt
             free_memory()
@@ -111,9 +111,10 @@ class Recovery:
             metrics = loop.objective.metrics()
             try:
                 figures = evaluate(loop.model, feed, metrics, loop.precision, loop.stop, self.val_pieces)
+                loop.strategy.ready()
                 return loop.strategy.same(figures)
             except (RuntimeError, MemoryError) as problem:
-                self._require_alone(problem)
+                self._tell(problem, f"the evaluation after step {loop.progress.step}", training=False)
                 self.warn(self.val_pieces.halve(problem))
             free_memory()
 
@@ -124,7 +125,7 @@ class Recovery:
             Diverged: the policy is another one, or going back did not help.
         """
         rollback = self.checkpoints if self.policy == "rollback" else None
-        restored = newest(rollback, self.loop.strategy) if rollback else None
+        restored = rollback.newest(crew=self.loop.strategy.meeting()) if rollback else None
         if restored is None or self.checkpoints is None:
             raise problem
         if self.times == TIMES:
@@ -134,7 +135,7 @@ class Recovery:
         left_out = [*self.left_out, self.last if problem.spoiled else self.place]
         if self.loop.strategy.leads:
             self.checkpoints.clean(restored.folder)
-        self.loop.load_state_dict(restored.state)
+        self.loop.load_state_dict(restored.stored)
         self.left_out = left_out
         self.warn(f"{problem.what}; back to step {restored.step}, to leave it out", problem.record)
         self.loop.callbacks.tell("on_start", self.loop)
@@ -147,9 +148,11 @@ class Recovery:
         warnings.warn(message, TrainingWarning, stacklevel=2)
         self.loop.callbacks.tell("on_failure", {"kind": "failure", **place, **(record or {}), "message": message})
 
-    def _require_alone(self, problem: Exception) -> None:
-        if self.loop.strategy.size > 1:  # the other processes are in the middle of the same step
-            raise problem
+    def _tell(self, problem: Exception, where: str, training: bool) -> None:
+        many = self.loop.strategy.size > 1
+        if many and is_out_of_memory(problem) and not isinstance(problem, Elsewhere):
+            line = f"out of memory in {where}: {smaller_batches(self.loop.recipe)}"
+            self.loop.strategy.out_of_memory(line, training)
 
     def _require_skip(self, problem: Diverged) -> None:
         if self.policy != "skip" or problem.spoiled:

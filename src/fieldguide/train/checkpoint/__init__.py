@@ -14,30 +14,29 @@ manifest), so nothing depends on the links: they are for people, are replaced at
 links loses only them. Whatever moment the process or the machine dies at, the previous folders are untouched.
 """
 
+from fieldguide.train.checkpoint.crew import ALONE, Crew
 from fieldguide.train.checkpoint.disk import sync_folder
-from fieldguide.train.checkpoint.folder import (
-    MANIFEST,
-    TENSORS,
-    VALUES,
-    Manifest,
-    Unconfirmed,
-    load,
-    read_manifest,
-    save,
-)
+from fieldguide.train.checkpoint.folder import MANIFEST, TENSORS, VALUES, Unconfirmed, save
 from fieldguide.train.checkpoint.numbered import Checkpoints, Restored
-from fieldguide.train.checkpoint.tree import State
+from fieldguide.train.checkpoint.reading import Manifest, load, read_manifest
+from fieldguide.train.checkpoint.stored import Stored, read
+from fieldguide.train.checkpoint.tree import Slice, State
 
 __all__ = [
+    "ALONE",
     "MANIFEST",
     "TENSORS",
     "VALUES",
     "Checkpoints",
+    "Crew",
     "Manifest",
     "Restored",
+    "Slice",
     "State",
+    "Stored",
     "Unconfirmed",
     "load",
+    "read",
     "read_manifest",
     "save",
     "sync_folder",

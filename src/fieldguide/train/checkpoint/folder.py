@@ -3,47 +3,20 @@
 import hashlib
 import json
 import os
-import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
-from fieldguide.errors import DamagedFile, FieldguideError
-from fieldguide.train.checkpoint.disk import damaged, one_line, require_plain_file, sync_folder, verify, write
+from fieldguide.errors import FieldguideError
+from fieldguide.train.checkpoint.disk import sync_folder, write
 from fieldguide.train.checkpoint.image import SCHEMA, Image
-from fieldguide.train.checkpoint.tree import State, decode
+from fieldguide.train.checkpoint.tree import State
 
-__all__ = [
-    "MANIFEST",
-    "NUMBERED",
-    "TENSORS",
-    "VALUES",
-    "Manifest",
-    "Unconfirmed",
-    "load",
-    "read_manifest",
-    "save",
-    "seal",
-    "write_image",
-]
+__all__ = ["MANIFEST", "TENSORS", "VALUES", "Unconfirmed", "appearing", "save", "seal", "write_image", "write_manifest"]
 
 TENSORS, VALUES, MANIFEST = "state.safetensors", "state.json", "manifest.json"
-NUMBERED = re.compile(r"(\d+)-step-(\d+)")
-_MANIFEST_LIMIT = 1 << 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What a checkpoint says about itself; sealed by a checksum of its own."""
-
-    step: int
-    best: bool
-    files: dict[str, dict[str, Any]]
-    """``{name: {"size": bytes, "crc32": hex}}``."""
 
 
 class Unconfirmed(OSError):
@@ -62,17 +35,28 @@ def save(folder: Path, state: State, *, step: int = 0, best: bool = False) -> No
 
 def write_image(folder: Path, image: Image, *, step: int, best: bool) -> None:
     """``save`` for what has been laid out already; raises Unconfirmed when all went well but for the last sync."""
+    with appearing(folder) as temporary:
+        files = {
+            TENSORS: write(temporary / TENSORS, image.safetensors()),
+            VALUES: write(temporary / VALUES, [image.json()]),
+        }
+        write_manifest(temporary, step, best, files)
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """A folder under a temporary name; at the end of the ``with`` block it is synced and has its own.
+
+    Raises FieldguideError when ``folder`` exists; after an error nothing is left. Raises Unconfirmed when all went
+    well but for the last sync.
+    """
     if folder.exists():
         raise FieldguideError(f"checkpoint {folder} exists already, and checkpoints never change; choose another name")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of an earlier failure that could not even be cleared away
         os.mkdir(temporary)
-        files = {
-            TENSORS: write(temporary / TENSORS, image.safetensors()),
-            VALUES: write(temporary / VALUES, [image.json()]),
-        }
-        write(temporary / MANIFEST, [seal({"schema": SCHEMA, "step": step, "best": best, "files": files})])
+        yield temporary
         sync_folder(temporary)
         os.rename(temporary, folder)
     except BaseException as error:
@@ -86,65 +70,9 @@ def write_image(folder: Path, image: Image, *, step: int, best: bool) -> None:
         raise Unconfirmed(error.errno, f"{error.strerror}; a power cut may still take it", str(folder)) from error
 
 
-def load(folder: Path) -> State:
-    """Read a checkpoint back, bit for bit, with its tensors on the CPU.
-
-    Every file's size and checksum is compared with the manifest before any content is believed. Raises DamagedFile
-    naming the file and what is wrong with it.
-    """
-    folder = Path(folder)
-    manifest = read_manifest(folder)
-    present = {name for name in os.listdir(folder) if not name.startswith(".")}
-    for name in sorted(present - {*manifest.files, MANIFEST}):
-        raise DamagedFile(f"{folder / name} does not belong to this checkpoint: the manifest does not list it")
-    for name, expected in manifest.files.items():
-        verify(folder / name, expected)
-    try:
-        # Clones, because the file is only mapped: a run must not go on living on pages of a file it will delete.
-        tensors = {key: tensor.clone() for key, tensor in load_file(folder / TENSORS).items()}
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise damaged(folder / TENSORS, f"not a safetensors file ({one_line(error)})") from error
-    try:
-        values = json.loads((folder / VALUES).read_bytes())
-        if values.keys() != {"schema", "state"} or values["schema"] != SCHEMA:
-            raise ValueError(f"schema is not {SCHEMA}")
-        used: set[str] = set()
-        state = decode(values["state"], tensors, used)
-        if used != tensors.keys():
-            raise ValueError(f"tensors that no value refers to: {sorted(tensors.keys() - used)[:3]}")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise damaged(folder / VALUES, one_line(error)) from error
-    return state
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a checkpoint; raises DamagedFile unless it is exactly what was written."""
-    path = Path(folder) / MANIFEST
-    if not os.path.isdir(folder):
-        raise DamagedFile(f"there is no checkpoint at {folder}")
-    if NUMBERED.fullmatch(Path(folder).name) and os.path.islink(folder):
-        raise damaged(Path(folder), "a link to somewhere else, not a folder")
-    require_plain_file(path)
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(_MANIFEST_LIMIT)
-        content = json.loads(raw)
-        if raw != seal({key: content[key] for key in ("schema", "step", "best", "files")}):
-            raise ValueError("its own checksum does not fit")
-        if content["schema"] != SCHEMA:
-            raise ValueError(f"schema {content['schema']!r} instead of {SCHEMA}: written by another version")
-        manifest = Manifest(step=content["step"], best=content["best"], files=content["files"])
-        sizes = [(type(entry["size"]), type(entry["crc32"]), len(entry)) for entry in manifest.files.values()]
-        if manifest.files.keys() != {TENSORS, VALUES} or sizes != [(int, str, 2)] * 2:
-            raise ValueError("it lists other files than a checkpoint has")
-        if type(manifest.step) is not int or type(manifest.best) is not bool:
-            raise ValueError("step and best have the wrong type")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
-        raise damaged(path, one_line(error)) from error
-    named = NUMBERED.fullmatch(Path(folder).name)
-    if named and int(named[2]) != manifest.step:
-        raise damaged(path, f"it is of step {manifest.step}, not of step {int(named[2])}")
-    return manifest
+def write_manifest(folder: Path, step: int, best: bool, files: Mapping[str, Any]) -> None:
+    """The last file of a checkpoint: what the others have to be."""
+    write(folder / MANIFEST, [seal({"schema": SCHEMA, "step": step, "best": best, "files": files})])
 
 
 def seal(content: dict[str, Any]) -> bytes:

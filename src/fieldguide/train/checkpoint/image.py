@@ -14,7 +14,7 @@ from torch import (
 )
 
 from fieldguide.train.checkpoint.disk import Bytes
-from fieldguide.train.checkpoint.tree import DTYPES, State, encode
+from fieldguide.train.checkpoint.tree import DTYPES, Slice, State, encode
 
 __all__ = ["SCHEMA", "Image", "host_room"]
 
@@ -37,15 +37,25 @@ class Image:
     nbytes: int
     """Of the tensors."""
 
+    places: dict[str, list[Any]]
+    """Where it lies in the tensor that it may be a part of, by name: dtype and shape of that, the axis along which it
+    is cut, and the first and the count of the entries that are here."""
+
     @classmethod
-    def of(cls, state: State) -> "Image":
-        named: dict[str, Tensor] = {}
+    def of(cls, state: State, leads: bool = True) -> "Image":
+        """All that this process has; one that does not lead leaves out what the leading one has too."""
+        named: dict[str, Slice] = {}
         values = encode(state, (), named, {})
-        layout = [(name, tensor.dtype, tensor.shape) for name, tensor in named.items()]
+        if not leads:
+            parts = {name: part for name, part in named.items() if part.tensor.shape != part.shape}
+            named = {name: part for name, part in parts.items() if part.tensor.numel()}
+        layout = [(name, part.tensor.dtype, part.tensor.shape) for name, part in named.items()]
         # Widest first, so that every tensor starts at a multiple of its own item size; alike ones are copied together.
         layout.sort(key=lambda item: (-item[1].itemsize, str(item[1])))
-        tensors = [named[name] for name, _, _ in layout]
-        return cls(values=values, layout=layout, tensors=tensors, nbytes=sum(tensor.nbytes for tensor in tensors))
+        tensors = [named[name].tensor for name, _, _ in layout]
+        places = {name: _place(part) for name, part in named.items()}
+        nbytes = sum(tensor.nbytes for tensor in tensors)
+        return cls(values=values, layout=layout, tensors=tensors, nbytes=nbytes, places=places)
 
     def copied(self, room: Tensor) -> "Image":
         """The same image with its tensors copied into ``room``, bytes on the host: later updates never reach it."""
@@ -81,6 +91,11 @@ class Image:
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         return struct.pack("<Q", len(text)) + text
+
+
+def _place(part: Slice) -> list[Any]:
+    count = part.tensor.shape[part.axis] if part.shape else 1
+    return [DTYPES[part.tensor.dtype], [*part.shape], part.axis, part.start, count]
 
 
 def host_room(image: Image, room: Tensor | None) -> Tensor:

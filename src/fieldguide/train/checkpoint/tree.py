@@ -1,12 +1,14 @@
 """A state as JSON and named tensors, and back."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["DTYPES", "State", "decode", "encode"]
+__all__ = ["DTYPES", "Slice", "State", "decode", "encode"]
 
 State = Any
 """A tree of dicts (str or int keys), lists and tuples with tensors, numbers, strings, booleans and None as leaves."""
@@ -21,12 +23,27 @@ DTYPES = {  # the names of the safetensors format
 }  # fmt: skip
 
 
-def encode(value: State, path: tuple[str, ...], tensors: dict[str, Tensor], seen: Seen) -> Any:
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """This process's part of a tensor that many hold together; a tensor of its own is the whole."""
+
+    tensor: Tensor
+    shape: torch.Size
+    """Of the whole."""
+    axis: int = 0
+    """Along which it is cut."""
+    start: int = 0
+    """The first of the entries along it that are here."""
+
+
+def encode(value: State, path: tuple[str, ...], tensors: dict[str, Slice], seen: Seen) -> Any:
     """JSON for ``value``; its tensors go to ``tensors`` under their path, tied ones (``seen``) once.
 
     What JSON cannot say is an object with one ``$`` key: $tensor, $tuple, $float (nan, inf), $dict (other keys).
     """
     if isinstance(value, Tensor):
+        value = Slice(value, value.shape)
+    if isinstance(value, Slice):
         return {"$tensor": _enter(value, path, tensors, seen)}
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -44,19 +61,19 @@ def encode(value: State, path: tuple[str, ...], tensors: dict[str, Tensor], seen
     )
 
 
-def _enter(tensor: Tensor, path: tuple[str, ...], tensors: dict[str, Tensor], seen: Seen) -> str:
-    name = "/".join(path) or "state"
+def _enter(part: Slice, path: tuple[str, ...], tensors: dict[str, Slice], seen: Seen) -> str:
+    name, tensor = "/".join(path) or "state", part.tensor
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.dtype not in DTYPES:
         raise TypeError(f"cannot save {name}: {tensor.dtype} {tensor.layout} on {tensor.device} has no file format")
     tensor = tensor.detach()
     neighbours = seen.setdefault(tensor.data_ptr(), [])
     for other in neighbours:
-        if _tied(tensor, tensors[other]):
+        if _tied(tensor, tensors[other].tensor):
             return other
     while name in tensors or name == "__metadata__":  # keys may contain slashes; 0 and "0" look alike
         name += "'"
     neighbours.append(name)
-    tensors[name] = tensor
+    tensors[name] = replace(part, tensor=tensor)
     return name
 
 
@@ -66,7 +83,8 @@ def _tied(a: Tensor, b: Tensor) -> bool:
     return alike and a.is_conj() == b.is_conj() and a.is_neg() == b.is_neg() and a.numel() > 0
 
 
-def decode(value: Any, tensors: dict[str, Tensor], used: set[str]) -> State:
+def decode(value: Any, tensors: Mapping[str, Any], used: set[str]) -> State:
+    """What ``encode`` was given, with whatever ``tensors`` has for its tensors, whose names are added to ``used``."""
     if isinstance(value, list):
         return [decode(item, tensors, used) for item in value]
     if not isinstance(value, dict):

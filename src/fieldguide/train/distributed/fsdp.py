@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from fieldguide.objectives.classification import DeeplySupervised
 from fieldguide.objectives.phase import Objective
 from fieldguide.optim import Clip
 from fieldguide.optim.exchange import here
+from fieldguide.train.checkpoint import Slice, Stored, read
 from fieldguide.train.distributed.norms import synchronised
 from fieldguide.train.distributed.replicas import SplitBatches, broadcast
-from fieldguide.train.distributed.sharded import clip_norm, require_parts
+from fieldguide.train.distributed.sharded import clip_norm, receive, require_parts
 from fieldguide.train.distributed.states import changed
 from fieldguide.train.recipe import Recipe
 
@@ -47,7 +48,7 @@ class FSDP(SplitBatches):
             yield own
 
     def collect(self, trained: nn.Module, model: nn.Module) -> None:
-        model.load_state_dict(changed(trained.state_dict(), self._layout, _gathered))
+        receive(model, trained, _gathered)
 
     def expect(self, last: bool) -> None:
         assert isinstance(self._model, FSDPModule)
@@ -64,23 +65,28 @@ class FSDP(SplitBatches):
     def local(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         return here(tensors)
 
-    def whole(self, state: Any) -> Any:
-        def gather(name: str, tensor: Tensor) -> Tensor:
-            full = _gathered(name, tensor)
-            return full.cpu() if self.leads else tensor
+    def parts(self, state: Any) -> Any:
+        def part(name: str, tensor: Tensor) -> Tensor | Slice:
+            if not isinstance(tensor, DTensor):
+                return tensor
+            return Slice(tensor.to_local(), tensor.shape, 0, self._rows(tensor)[0])
 
-        return changed(state, self._layout, gather)
+        return changed(state, self._layout, part)
 
-    def shards(self, state: Any) -> Any:
-        def cut(name: str, tensor: Tensor) -> Tensor:
+    def shards(self, stored: Any) -> Any:
+        def own(name: str, tensor: Stored) -> Tensor | Stored:
             like = self._layout[name]
             if tensor.shape != like.shape:
                 return tensor
-            return distribute_tensor(
-                tensor.to(self.group.device), like.device_mesh, like.placements, src_data_rank=None
-            )
+            local = tensor.read(0, *self._rows(like)).to(self.group.device)
+            return DTensor.from_local(local, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())
 
-        return changed(state, self._layout, cut)
+        return read(changed(stored, self._layout, own))
+
+    def _rows(self, tensor: DTensor) -> tuple[int, int]:
+        """The first row that this process owns, and the one after its last."""
+        rows, each = len(tensor), -(-len(tensor) // self.size)
+        return min(self.group.rank * each, rows), min((self.group.rank + 1) * each, rows)
 
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> list[str]:

@@ -13,10 +13,13 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from fieldguide.errors import FieldguideError
+from fieldguide.train.distributed.meeting import Meeting
 from fieldguide.train.distributed.pulse import RESUME, Pulse, RankLost
 
 _START = 300.0
 """Seconds within which all processes have to come."""
+_PATIENCE = 1.5
+"""Of a process's time-out: a little longer, as the pulse is to speak first, which knows who is gone."""
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -59,6 +62,7 @@ class Group:
 
     def __init__(self, place: Place, device: torch.device, pulse: Pulse):
         self.rank, self.size, self.device, self.pulse = place.rank, place.size, device, pulse
+        self._meetings = 0
 
     @property
     def leads(self) -> bool:
@@ -71,6 +75,13 @@ class Group:
         everyone = [torch.empty_like(own) for _ in range(self.size)]
         dist.all_gather(everyone, own)
         return torch.stack(everyone).tolist()
+
+    def meeting(self) -> Meeting:
+        """The next one; all ranks hold the same ones in the same order."""
+        self._meetings += 1
+        pulse = self.pulse
+        # As long as for a collective: the pulse speaks first.
+        return Meeting(pulse.store.clone(), self.rank, self.size, self._meetings, _PATIENCE * pulse.timeout)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Over all ranks, in place."""
@@ -149,8 +160,7 @@ def joined(place: Place, device: torch.device, timeout: float = 300.0) -> Iterat
         torch.cuda.set_device(device)
     try:
         store, *_ = next(rendezvous("env://", place.rank, place.size, timeout=timedelta(seconds=_START)))
-        # A little longer, as the pulse is to speak first: it knows the name.
-        wait = timedelta(seconds=1.5 * timeout)
+        wait = timedelta(seconds=_PATIENCE * timeout)
         dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, timeout=wait)
     except (RuntimeError, ValueError) as problem:
         reason = " ".join(str(problem).split())[:200]

@@ -26,14 +26,17 @@ class Sum(torch.autograd.Function):
 
 
 @contextmanager
-def synchronised(model: nn.Module) -> Iterator[None]:
-    """Lets the batch norms of a model see all processes' inputs while they train; torch's own can on GPUs only."""
+def synchronised(model: nn.Module) -> Iterator[list[_BatchNorm]]:
+    """Lets the batch norms of a model, which it gives, see all processes' inputs while they train.
+
+    torch's own can on GPUs only.
+    """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     for norm in norms:
         # An attribute of this one module, found before its class's method and gone afterwards.
         object.__setattr__(norm, "forward", partial(_forward, norm))
     try:
-        yield
+        yield norms
     finally:
         for norm in norms:
             norm.__dict__.pop("forward", None)

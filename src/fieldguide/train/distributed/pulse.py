@@ -2,6 +2,7 @@
 
 import os
 import threading
+from contextlib import suppress
 from time import monotonic, sleep
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ from fieldguide.errors import FieldguideError
 EXIT_CODE = 2
 RESUME = "the last checkpoint is good: go on with --resume"
 _AT_WORK, _WAITED, _DONE = "at-work", "waited", "done"
-_LOST = "fieldguide/pulse/lost"
+LOST = "fieldguide/pulse/lost"
+"""Where it stands in the store that the job is over, and why."""
 _NO_STORE = "the process that all ranks report to (torchrun, or rank 0) is gone"
 
 
@@ -57,6 +59,12 @@ class Pulse:
         if exception[0] is None:
             self._state = _DONE
             self._show()
+
+    def give_up(self, why: str) -> None:
+        """Ends the other processes with these words; this one is to say them itself."""
+        self._over.set()
+        with suppress(RuntimeError):
+            self._tell(why)
 
     def lost(self, waited: bool = False) -> str | None:
         """Who shows no sign of life right now, in words; None when all do.
@@ -111,10 +119,10 @@ class Pulse:
 
     def _told(self) -> str:
         """What another rank has found out first."""
-        return self.store.get(_LOST).decode() if self.store.check([_LOST]) else ""
+        return self.store.get(LOST).decode() if self.store.check([LOST]) else ""
 
     def _tell(self, why: str) -> None:
-        self.store.set(_LOST, why)
+        self.store.set(LOST, why)
         sleep(3 * self.interval)  # the store may live in this process: the others are to read it first
 
     def _show(self) -> None:

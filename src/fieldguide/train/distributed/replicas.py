@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -10,11 +11,13 @@ from torch import nn
 from fieldguide.errors import FieldguideError
 from fieldguide.objectives.phase import Batch, Objective
 from fieldguide.optim import Clip
+from fieldguide.train.checkpoint import ALONE, Crew, read
 from fieldguide.train.cutting import part, tensors_of
 from fieldguide.train.distributed.buckets import Buckets
 from fieldguide.train.distributed.group import Group
 from fieldguide.train.distributed.norms import synchronised
-from fieldguide.train.distributed.strategy import Many, Window
+from fieldguide.train.distributed.strategy import OUT_OF_MEMORY, Many, Window
+from fieldguide.train.failures import Elsewhere
 from fieldguide.train.recipe import Recipe
 
 
@@ -33,6 +36,7 @@ class SplitBatches(Many):
                 f"set batch_size = {near} (of all processes together)"
             )
         _refuse(recipe, "noise_scale", recipe.noise_scale, "false")
+        _refuse(recipe, "tune", recipe.tune != "off", '"off", and what one process has found (recipe.toml)')
 
     @property
     def stream(self) -> int:
@@ -67,18 +71,23 @@ class DDP(SplitBatches):
 
     Batch norms take their statistics over all processes, so that the network learns as on one. Unlike torch's wrapper,
     the model itself stays as it is: objectives may call any of its methods, and train several parts of it in turn.
+
+    Without such norms only the sums tie processes together. So all agree that everybody had the memory for a step
+    before the sums begin: before the last backward pass, or after it in steps that are the first of their size.
     """
 
     def __init__(self, group: Group):
         super().__init__(group)
         self._buckets: Buckets | None = None
+        self._norms: Sequence[nn.Module] = ()
+        self._proven = self._summing = False
 
     @contextmanager
     def spread(self, model: nn.Module) -> Iterator[nn.Module]:
         broadcast(model)
         buckets = self._buckets = Buckets(model)
         try:
-            with synchronised(model):
+            with synchronised(model) as self._norms:
                 yield model
         finally:
             buckets.close()
@@ -87,14 +96,45 @@ class DDP(SplitBatches):
 
     def expect(self, last: bool) -> None:
         assert self._buckets
-        self._buckets.expect(last)
+        if last and self._proven:
+            self._begin_to_sum()
+        self._buckets.expect(self._summing)
 
     def reduce(self, part: str, parameters: Sequence[nn.Parameter]) -> None:
         assert self._buckets
+        if not self._proven:
+            self._begin_to_sum()
         self._buckets.finish(part, parameters)
+        self._proven, self._summing = True, False
+
+    def _begin_to_sum(self) -> None:
+        self.ready()
+        self._summing = True
+
+    def ready(self) -> None:
+        try:
+            super().ready()
+        except Elsewhere:
+            self._proven = False
+            raise
+
+    def out_of_memory(self, line: str, training: bool) -> None:
+        if self._summing or (training and any(norm.training for norm in self._norms)):
+            super().out_of_memory(line, training)
+        self._proven = False
+        self.agree(OUT_OF_MEMORY + self.group.rank)
 
     def clip(self, clip: Clip, limit: float) -> Clip:
         return clip
+
+    def parts(self, state: Any) -> Any:
+        return state
+
+    def shards(self, stored: Any) -> Any:
+        return read(stored)
+
+    def writers(self) -> Crew | None:
+        return ALONE if self.leads else None
 
 
 def rows(batch: Batch, rank: int, size: int) -> Batch:

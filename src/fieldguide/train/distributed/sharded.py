@@ -1,6 +1,6 @@
 """What strategies have in common whose processes each own a part of the parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,14 @@ def require_parts(strategy: str, recipe: Recipe, objective: Objective, model: nn
             f"distributed: {strategy} trains a model as one, but this objective trains {', '.join(parts)} in turn; "
             "use --distributed ddp"
         )
+
+
+@torch.no_grad()
+def receive(model: nn.Module, trained: nn.Module, gathered: Callable[[str, Tensor], Tensor]) -> None:
+    """Gives a model what another one of its kind has learned, put together one tensor after the other."""
+    own = model.state_dict()
+    for name, tensor in trained.state_dict().items():
+        own[name].copy_(gathered(name, tensor))
 
 
 @torch.no_grad()

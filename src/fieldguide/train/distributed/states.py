@@ -5,8 +5,11 @@ from typing import Any
 
 from torch import Tensor
 
-Change = Callable[[str, Tensor], Tensor]
-"""From a parameter's name and a tensor that is kept for it (the parameter, a moment, an average) to another tensor."""
+from fieldguide.train.checkpoint import Stored
+
+Change = Callable[[str, Any], Any]
+"""From a parameter's name and a tensor that is kept for it (the parameter, a moment, an average), here or in a
+checkpoint, to what is to stand in its place."""
 
 
 def changed(state: Any, names: Collection[str], change: Change, name: str = "") -> Any:
@@ -16,7 +19,7 @@ def changed(state: Any, names: Collection[str], change: Change, name: str = "") 
     numbers for names, and says in ``param_groups`` what they are.
     """
     match state:
-        case Tensor():
+        case Tensor() | Stored():
             return change(name, state) if name else state
         case {"state": dict() as states, "param_groups": [*groups]}:
             named = {i: n for group in groups for i, n in zip(group["params"], group["param_names"], strict=True)}

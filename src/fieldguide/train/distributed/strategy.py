@@ -8,13 +8,19 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor, nn
 
+from fieldguide.errors import FieldguideError
 from fieldguide.objectives.phase import Batch, Objective
 from fieldguide.optim import Clip
+from fieldguide.train import checkpoint
+from fieldguide.train.checkpoint import Crew, read
 from fieldguide.train.distributed.group import Group
+from fieldguide.train.failures import Elsewhere
 from fieldguide.train.randomness import seed_everything
 from fieldguide.train.recipe import Recipe
 from fieldguide.train.signals import Stop
 
+OUT_OF_MEMORY = 256
+"""What a process says in place of an exit code, its rank added: more urgent than any of those."""
 Window = tuple[Sequence[Batch], list[float], int]
 """The micro-batches of one step as this process computes them, the share of each in the step's mean over *all*
 processes, and the weight of the whole."""
@@ -82,6 +88,18 @@ class Strategy(Protocol):
         """A request to stop that any of the processes has received; asked by all of them at the same moments."""
         ...
 
+    def ready(self) -> None:
+        """Here all processes wait for each other; raises ``Elsewhere`` if one of them has run out of memory before."""
+        ...
+
+    def out_of_memory(self, line: str, training: bool) -> None:
+        """It happened in this process, in a step of the ``training`` or an evaluation; the others raise ``Elsewhere``.
+
+        Raises:
+            FieldguideError: they wait in the middle of an exchange, so the ``line`` ends the training in all processes.
+        """
+        ...
+
     def clip(self, clip: Clip, limit: float) -> Clip:
         """The same clipping, by the norm over all processes."""
         ...
@@ -90,12 +108,20 @@ class Strategy(Protocol):
         """What of these lies in this process."""
         ...
 
-    def whole(self, state: Any) -> Any:
-        """A state as one process would have it, on the leading process; what a checkpoint holds."""
+    def parts(self, state: Any) -> Any:
+        """A state as this process saves it: a ``Slice`` for each tensor of which it has a part."""
         ...
 
-    def shards(self, state: Any) -> Any:
-        """This process's part of such a state."""
+    def shards(self, stored: Any) -> Any:
+        """This process's part of a state in a checkpoint; nothing else of it is read."""
+        ...
+
+    def meeting(self) -> Crew:
+        """All processes, to look for a checkpoint together."""
+        ...
+
+    def writers(self) -> Crew | None:
+        """Those that write a checkpoint together; None when this process is none of them."""
         ...
 
 
@@ -136,17 +162,27 @@ class Single:
     def hear(self, stop: Stop) -> Stop:
         return stop
 
+    def ready(self) -> None: ...
+
+    def out_of_memory(self, line: str, training: bool) -> None: ...
+
     def clip(self, clip: Clip, limit: float) -> Clip:
         return clip
 
     def local(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         return [*tensors]
 
-    def whole(self, state: Any) -> Any:
+    def parts(self, state: Any) -> Any:
         return state
 
-    def shards(self, state: Any) -> Any:
-        return state
+    def shards(self, stored: Any) -> Any:
+        return read(stored)
+
+    def meeting(self) -> Crew:
+        return checkpoint.ALONE
+
+    def writers(self) -> Crew | None:
+        return checkpoint.ALONE
 
 
 ALONE = Single()
@@ -188,14 +224,29 @@ class Many:
     def hear(self, stop: Stop) -> Stop:
         return _Heard(self, stop)
 
-    def whole(self, state: Any) -> Any:
-        return state
+    def ready(self) -> None:
+        require_memory(self.agree(0))
 
-    def shards(self, state: Any) -> Any:
-        return state
+    def out_of_memory(self, line: str, training: bool) -> None:
+        """Ends all: a forward pass has exchanges of its own, in which the others wait."""
+        line = f"rank {self.group.rank}: {line}, while the others wait for it"
+        self.group.pulse.give_up(line)
+        raise FieldguideError(line)
+
+    def meeting(self) -> Crew:
+        return self.group.meeting()
+
+    def writers(self) -> Crew | None:
+        return self.group.meeting()
 
     def local(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         return [*tensors]
+
+
+def require_memory(code: int) -> None:
+    """Raises ``Elsewhere`` if that is what the processes have agreed on."""
+    if code >= OUT_OF_MEMORY:
+        raise Elsewhere(f"rank {code - OUT_OF_MEMORY} ran out of memory")
 
 
 class _Heard(Stop):
@@ -208,5 +259,6 @@ class _Heard(Stop):
     @property
     def requested(self) -> bool:
         if code := self.many.agree(self.stop.exit_code):
+            require_memory(code)
             self.signal = signal.Signals(code - 128)
         return self.signal is not None

@@ -17,10 +17,11 @@ from fieldguide.blocks.feedforward import FeedForward, GatedFeedForward
 from fieldguide.errors import FieldguideError
 from fieldguide.objectives.phase import Batch, Objective
 from fieldguide.optim import Clip
+from fieldguide.train.checkpoint import Slice, Stored, read
 from fieldguide.train.distributed.group import Group
 from fieldguide.train.distributed.norms import Sum
 from fieldguide.train.distributed.replicas import broadcast
-from fieldguide.train.distributed.sharded import clip_norm, require_parts
+from fieldguide.train.distributed.sharded import clip_norm, receive, require_parts
 from fieldguide.train.distributed.states import changed
 from fieldguide.train.distributed.strategy import Many, Window
 from fieldguide.train.recipe import Recipe
@@ -66,7 +67,7 @@ class Tensors(Many):
         yield own
 
     def collect(self, trained: nn.Module, model: nn.Module) -> None:
-        model.load_state_dict(changed(trained.state_dict(), self._plan, self._gathered))
+        receive(model, trained, self._gathered)
 
     def split(self, window: Sequence[Batch], weight: Callable[[Batch], int]) -> Window:
         weights = [weight(batch) for batch in window]
@@ -94,25 +95,28 @@ class Tensors(Many):
 
         return by_norm
 
-    def whole(self, state: Any) -> Any:
-        def gather(name: str, tensor: Tensor) -> Tensor:
-            full = self._gathered(name, tensor)
-            return full.cpu() if self.leads else tensor
-
-        return changed(state, self._plan, gather)
-
-    def shards(self, state: Any) -> Any:
-        def part(name: str, tensor: Tensor) -> Tensor:
-            if tensor.shape != self._shapes[name]:
-                return tensor
-            return tensor.chunk(self.size, self._plan[name])[self.group.rank].clone()
+    def parts(self, state: Any) -> Any:
+        def part(name: str, tensor: Tensor) -> Tensor | Slice:
+            axis, shape = self._plan[name], self._shapes[name]
+            if tensor.ndim != len(shape) or tensor.shape[axis] * self.size != shape[axis]:
+                return tensor  # a step counter and the like
+            return Slice(tensor, shape, axis, self.group.rank * tensor.shape[axis])
 
         return changed(state, self._plan, part)
 
+    def shards(self, stored: Any) -> Any:
+        def own(name: str, tensor: Stored) -> Tensor | Stored:
+            axis, each = self._plan[name], self._shapes[name][self._plan[name]] // self.size
+            if tensor.shape != self._shapes[name]:
+                return tensor
+            return tensor.read(axis, self.group.rank * each, (self.group.rank + 1) * each)
+
+        return read(changed(stored, self._plan, own))
+
     def _gathered(self, name: str, tensor: Tensor) -> Tensor:
-        axis, shape = self._plan[name], self._shapes[name]
-        if tensor.ndim != len(shape) or tensor.shape[axis] * self.size != shape[axis]:
-            return tensor  # a step counter and the like
+        if name not in self._plan:
+            return tensor
+        axis = self._plan[name]
         parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(self.size)]
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts, axis)
