@@ -1,21 +1,25 @@
 """What the doctor costs: the same training with and without it, in turns.
 
-    python -m benchmarks.doctor_overhead [--rounds 5] [--steps 300]
+    python -m benchmarks.doctor_overhead [--rounds 9] [--steps 600] [--write]
 
-Overhead is the ratio of the medians of whole trainings, less one; ``once`` is what the first step costs in addition
-(pre-flight tests), which is in it too. Losses are compared bit for bit.
+Overhead is the ratio of the median times of whole trainings, less one; beside it stands what is left without the tests
+before the first step, which are made once. Memory is the highest of a process that trains with the doctor over that of
+one without. Losses are compared bit for bit. ``--write`` puts the table into docs/doctor.md.
 """
 
 import argparse
+import multiprocessing
 import resource
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from statistics import median
-from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.pages import write
+from benchmarks.timing import in_turns
 from fieldguide.doctor.attending import Doctor
 from fieldguide.models import create_model
 
@@ -49,12 +53,11 @@ WORKLOADS: dict[str, tuple[Workload, float]] = {
 """Each with the share of ``--steps`` that it trains for."""
 
 
-def train(workload: Workload, steps: int) -> tuple[float, list[float]]:
+def train(workload: Workload, steps: int) -> list[float]:
     torch.manual_seed(0)
     model, x, y = workload()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     losses = []
-    started = perf_counter()
     for _ in range(steps):
         optimizer.zero_grad()
         output = model(x)
@@ -62,40 +65,68 @@ def train(workload: Workload, steps: int) -> tuple[float, list[float]]:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    return perf_counter() - started, losses
+    return losses
 
 
-def observed(workload: Workload, steps: int) -> tuple[float, list[float], float]:
-    with Doctor() as doctor:
-        seconds, losses = train(workload, steps)
-    return seconds, losses, doctor.observer.excused
+def peak(name: str, steps: int, *, watched: bool) -> float:
+    """MiB that this process has held at most, when it has trained."""
+    torch.set_num_threads(1)
+    workload, _ = WORKLOADS[name]
+    if watched:
+        with Doctor():
+            train(workload, steps)
+    else:
+        train(workload, steps)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory(name: str, steps: int = 12) -> float:
+    """MiB that the doctor adds to the highest of a training, each in a process of its own."""
+    peaks = []
+    for watched in (False, True):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+            peaks.append(fresh.submit(peak, name, steps, watched=watched).result())
+    return peaks[1] - peaks[0]
+
+
+def measured(name: str, steps: int, rounds: int) -> str:
+    """A row of the table."""
+    workload, share = WORKLOADS[name]
+    steps = max(60, round(share * steps))
+    losses: list[list[float]] = []
+    once: list[float] = []
+
+    def watched() -> None:
+        with Doctor() as doctor:
+            losses.append(train(workload, steps))
+        once.append(doctor.observer.excused)
+
+    times = in_turns({"plain": lambda: losses.append(train(workload, steps)), "watched": watched}, rounds)
+    plain, seen, tests = times["plain"].median, times["watched"].median, median(once)
+    alone = min(len(found.clean) for found in times.values())
+    return (
+        f"| {name} | {1e3 * plain / steps:.2f} ms | {seen / plain - 1:+.1%} | {(seen - tests) / plain - 1:+.1%} | "
+        f"{1e3 * tests:.0f} ms | {memory(name):+.0f} MiB | {'yes' if losses == losses[:1] * len(losses) else 'NO'} | "
+        f"{alone} of {rounds} |"
+    )
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--rounds", type=int, default=9)
     options.add_argument("--steps", type=int, default=600)
+    options.add_argument("--write", action="store_true")
     asked = options.parse_args()
-    print(f"{torch.get_num_threads()} threads")
-    for name, (workload, share) in WORKLOADS.items():
-        steps = max(60, round(share * asked.steps))
-        train(workload, 20)
-        pairs, same, once = [], True, []
-        for _ in range(asked.rounds):
-            plain, expected = train(workload, steps)
-            watched, seen, excused = observed(workload, steps)
-            pairs.append((plain, watched))
-            once.append(excused)
-            same = same and seen == expected
-        before, after = (median(part) for part in zip(*pairs, strict=True))
-        steady = (after - median(once)) / before - 1
-        print(
-            f"{name:<28} {1e3 * before / steps:7.2f} ms a step, overhead {after / before - 1:+.1%} over {steps} steps,",
-            f"{steady:+.1%} without the {1e3 * median(once):.0f} ms once; losses",
-            "identical" if same else "DIFFERENT",
-            flush=True,
-        )
-    print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+    lines = [
+        "| training | a step | whole | without its tests | these, once | memory | losses equal | undisturbed |",
+        "|---|--:|--:|--:|--:|--:|---|---|",
+    ]
+    print(*lines, sep="\n", flush=True)
+    for name in WORKLOADS:
+        lines.append(measured(name, asked.steps, asked.rounds))
+        print(lines[-1], flush=True)
+    if asked.write:
+        write("doctor", "overhead", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 --judge         only judge what has been recorded
 --likelihoods   how often each finding is the cause: what causes.WEIGHTS is made from
 --mistakes      a line for every run that was missed, misnamed or falsely alarmed
---program NAME, --fault NAME   only these
+--program NAME, --fault NAME   only these, and the healthy twins that they are compared with
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
     wanted = [
         case
         for case in cases(asked.seeds)
-        if asked.program in {None, case.program} and asked.fault in {None, case.fault, *({case.fault} & {"none"})}
+        if asked.program in {None, case.program} and (asked.fault is None or case.fault in {asked.fault, "none"})
     ]
     if not asked.judge:
         record_all(wanted, asked.runs, asked.processes)

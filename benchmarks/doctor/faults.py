@@ -563,6 +563,21 @@ def log_of_zero(p: Program):
     return p.kind == "classes"
 
 
+@fault(60, "irreproducible", resource=True)
+def unseeded_noise(p: Program):
+    def noisy(x: Tensor) -> Tensor:
+        fresh = np.random.default_rng()  # from the system's entropy: no seed of the script reaches it
+        return x + 0.01 * torch.from_numpy(fresh.standard_normal(x.shape)).float()
+
+    return output(p, noisy)
+
+
+@fault(62, "amp-overflow", "non-finite-loss", resource=True)
+def overflow_in_16_bits(p: Program):
+    p.habits.add("16 bits")
+    return supervised(p)
+
+
 @fault(63, "stopped-too-early", "lr-too-low")
 def too_few_epochs(p: Program):
     p.epochs = 1

@@ -62,6 +62,8 @@ def train(program: Program) -> float:
     schedule = p.schedule(optimizer, steps) if p.schedule else None
     loader = DataLoader(p.dataset(TensorDataset(*p.train)), p.batch_size, shuffle=p.shuffle, num_workers=p.workers)
     held_out = DataLoader(TensorDataset(*p.val), 256)
+    half = "16 bits" in does
+    scaler = torch.amp.GradScaler("cpu", enabled=half, init_scale=2.0**24, growth_interval=1)  # grows at every step
     kept: list[Any] = []
     score = math.nan
     for _ in range(p.epochs):
@@ -70,16 +72,18 @@ def train(program: Program) -> float:
         for number, (x, y) in enumerate(loader):
             if "no zero_grad" not in does and number % p.accumulation == 0:
                 optimizer.zero_grad()
-            loss = p.loss(p.model(x), y) / p.accumulation
+            with torch.autocast("cpu", torch.float16, enabled=half):
+                loss = p.loss(p.model(x), y) / p.accumulation
             for habit in _DURING:
                 if habit in does:
                     loss = _DURING[habit](loss, kept)
             if "no backward" not in does:
-                loss.backward()
+                scaler.scale(loss).backward()
             if p.clip:
                 nn.utils.clip_grad_norm_(p.model.parameters(), p.clip)
             if "no step" not in does and (number + 1) % p.accumulation == 0:
-                optimizer.step()
+                scaler.step(optimizer)
+                scaler.update()
             if schedule:
                 schedule.step()
         if "no eval()" not in does:

@@ -67,6 +67,8 @@ def test_options_that_are_shown_exist(page: Path, capsys: pytest.CaptureFixture[
         "look attention",
         "generate",
         "doctor check",
+        "watch",
+        "tune",
     ):
         assert run([*verb.split(), "--help"]) == 0
     known = capsys.readouterr().out + " --png --length --resume --help --version --kills"

@@ -229,7 +229,7 @@ SICK: dict[str, list[Record]] = {
     "low-occupancy": training(sample={"busy": 0.1, "memory_share": 0.2}),
     "memory-growth": training(sample=lambda n: {"memory": 500.0 + 2.0 * n}),
     "near-out-of-memory": training(sample={"memory_share": 0.97}),
-    "irreproducible": training(probes={"repeat": {"difference": 1e-3}}),
+    "irreproducible": training(setup=failed("repeatable", figure=1e-7)),
     "recompile-loop": training(sample=lambda n: {"recompiles": n // 4}),
 }
 
@@ -251,6 +251,7 @@ def test_a_healthy_training_is_not(slug):
 
 TWO = {"model": {"models": 2}}
 OTHERWISE: dict[str, list[Record]] = {
+    "double-softmax": training(setup={"loss": {"name": "binary_cross_entropy_with_logits", "made_by": "Sigmoid"}}),
     "unscaled-input": training(setup={**TWO, "inputs": {"max": 1e3}}),
     "lr-too-low": training(400, setup=TWO, sample={"update_ratio": 1e-6}),
     "excessive-weight-decay": training(
@@ -273,6 +274,42 @@ OTHERWISE: dict[str, list[Record]] = {
 @pytest.mark.parametrize("slug", OTHERWISE)
 def test_a_second_sign_of_a_symptom_is_named(slug):
     assert slug in found(OTHERWISE[slug])
+
+
+NORMED = {"has_batch_norm": True, "batch_statistics": True}
+LOOKS_SICK: dict[str, list[Record]] = {
+    "non-finite-loss": [
+        {**record, "loss": NAN, "left_out": True}
+        if record["kind"] == "step" and record["step"] in {90, 200}
+        else record
+        for record in training()
+    ],
+    "softmax-wrong-axis": training(setup={"loss": {"column_sum_one": True, "row_sum_one": True, "name": "mse_loss"}}),
+    "batchnorm-tiny-batch": training(
+        setup={"model": NORMED, "loader": {"batch_size": 2}, "inputs": {"shape": [2, 3, 512, 512]}}
+    ),
+    "batchnorm-tiny-batch, frozen": training(
+        setup={"model": {**NORMED, "batch_statistics": False}, "loader": {"batch_size": 1}}
+    ),
+}
+
+
+@pytest.mark.parametrize("slug", LOOKS_SICK)
+def test_what_only_looks_like_a_symptom_is_no_alarm(slug):
+    assert slug.split(",")[0] not in found(LOOKS_SICK[slug])
+
+
+def test_batch_normalisation_over_two_small_samples_is_named_in_any_run():
+    assert "batchnorm-tiny-batch" in found(training(setup={"model": NORMED, "loader": {"batch_size": 2}}))
+    assert "batchnorm-tiny-batch" not in found(training(setup={"model": NORMED, "loader": {"batch_size": 4}}))
+
+
+def test_a_trial_that_ends_before_it_has_seen_its_data_is_advised_and_no_more():
+    trial = training(20, loss=lambda n: 2.3 - 0.03 * n)  # 640 of 1,200 samples
+    assert [(f.slug, f.severity) for f in examine(trial).findings] == [("stopped-too-early", "info")]
+    assert examine(trial).verdict == "healthy"
+    whole = training(20, loss=lambda n: 2.3 - 0.03 * n, setup={"loader": {"dataset_size": 600}})
+    assert examine(whole).causes[0] == "stopped-too-early"
 
 
 def test_what_two_networks_lose_against_each_other_is_no_sign():

@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def test_the_set_up_is_known_before_the_first_step():
     assert setup["step"] == 0
     assert setup["model"] == {
         "type": "Sequential", "parameters": 178, "trainable": 178, "training": True, "has_dropout": True,
-        "has_batch_norm": False, "models": 1,
+        "has_batch_norm": False, "batch_statistics": False, "device": "cpu", "attention": [], "models": 1,
     }  # fmt: skip
     assert [layer["type"] for layer in setup["layers"]] == ["Linear", "ReLU", "Dropout", "Linear"]
     assert {facts["gradient"] for facts in setup["tensors"].values()} == {"there"}
@@ -370,6 +371,23 @@ def test_workers_that_draw_alike_are_found():
             optimizer.step()
 
     assert of(observed(run), "setup")[0]["loader"]["generators"] == ["Drawn.generator"]
+
+
+def test_losses_that_no_backward_follows_keep_no_graphs_alive():
+    """As in an evaluation whose author forgot ``no_grad``."""
+    model = network()
+
+    def run() -> None:
+        train(model, 1)
+        answers = []
+        for x, y in DataLoader(data(), 64):
+            answer = model(x)
+            F.cross_entropy(answer, y)
+            answers.append(weakref.ref(answer))
+            del answer
+        assert sum(ref() is not None for ref in answers) <= 1
+
+    observed(run)
 
 
 def test_a_copied_network_does_not_copy_the_observer():

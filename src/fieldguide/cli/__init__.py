@@ -25,9 +25,11 @@ VERBS = {
     "generate": "Let a trained network write: fieldguide generate RUN --prompt TEXT --stream.",
     "doctor": "Say what is wrong with a training: doctor run SCRIPT.py, doctor check RUN.",
     "profile": "Measure a network on this machine: time, memory, layers, and which limit binds.",
+    "tune": "Find the fastest settings on this machine that keep a network's answers.",
     "export": "Write a trained network as ONNX or torch.export, compared with the original first.",
     "look": "Look into a network (look cam RUN IMAGE, filters, maps, attention) or ahead (look schedule, rate).",
     "report": "Draw a run's figures and report.html again.",
+    "watch": "Follow a training on a live page that only this machine can open.",
     "compare": "Set runs beside each other: recipes, results, curves.",
     "lookup": 'Look a pattern up: fieldguide lookup mask "Causal() & Window(64)".',
     "check": "Describe this machine and installation, ready to paste into a bug report.",
@@ -84,6 +86,9 @@ def run(arguments: list[str]) -> int:
         say_error(f"{problem.filename}: {problem.strerror}" if problem.filename else str(problem))
         return 2
     except Exception as defect:
+        if _memory_ran_out(defect):
+            say_error("out of memory: use smaller inputs, a smaller batch or model, or another device (--device)")
+            return 2
         if os.environ.get("FIELDGUIDE_DEBUG") == "1":
             raise
         say_error(
@@ -92,6 +97,14 @@ def run(arguments: list[str]) -> int:
         )
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _memory_ran_out(problem: Exception) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(problem, MemoryError)
+    from fieldguide.train.failures import is_out_of_memory
+
+    return is_out_of_memory(problem)
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -38,14 +38,50 @@ def run(*command: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
 
     if command[:1] in HELP:
         return app.help_print(["run"]) or 0
-    options, target, arguments, module = _split(list(command))
-    folder = _folder(options.get("--out", RUNS), Path(target).stem)
+    options, target, arguments, module = _split("run", list(command))
+    folder = _folder(Path(options.get("--out", RUNS)), Path(target).stem)
     consultation = run_script(target, arguments, module=module, folder=folder)
     if "--json" in options:
-        _write(options["--json"], consultation.diagnosis.to_json())
+        _write(Path(options["--json"]), consultation.diagnosis.to_json())
     notes = [f"the script ended with {consultation.code}"] if consultation.code else []
     end = consultation.doctor.examination.history.end or {}
     print(page(consultation.diagnosis, [*notes, *ending(end)]), f"kept      {folder}", sep="\n", file=sys.stderr)
+    return consultation.code
+
+
+@app.command(help_flags=[], version_flags=[])
+def treat(*command: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
+    """Run a script as `run` does, then try the fixes: [--steps N] [--json FILE] [--out FOLDER] SCRIPT.py [ARGS…].
+
+    When the script has ended, or was interrupted, copies of its training begin anew, one as it was run and one with
+    each fix of the likeliest causes, for as many steps each. Which of them closes the gap, on samples that none has
+    learned from, is printed on stderr and kept as treatment.json. Nothing of the script is changed.
+
+    Parameters
+    ----------
+    command
+        The script and its arguments, or -m MODULE; before it --steps N, the budget of every trial (100), --json FILE
+        for diagnosis and treatment in one document, --out FOLDER for the folder of this run.
+    """
+    from fieldguide.cli.doctor_page import ending, page, trials
+    from fieldguide.doctor.scripts import run_script
+
+    if command[:1] in HELP:
+        return app.help_print(["treat"]) or 0
+    options, target, arguments, module = _split("treat", list(command), "--steps")
+    steps = options.get("--steps", "100")
+    if not steps.isdecimal() or not int(steps):
+        raise FieldguideError(f"doctor treat: --steps needs a whole number of at least 1, not {steps}")
+    folder = _folder(Path(options.get("--out", RUNS)), Path(target).stem)
+    consultation = run_script(target, arguments, module=module, folder=folder, treatable=True)
+    notes = [f"the script ended with {consultation.code}"] if consultation.code else []
+    end = consultation.doctor.examination.history.end or {}
+    print(page(consultation.diagnosis, [*notes, *ending(end)]), file=sys.stderr)
+    treatment = consultation.doctor.treat(int(steps))
+    _write(folder / "treatment.json", treatment.to_json())
+    if "--json" in options:
+        _write(Path(options["--json"]), consultation.diagnosis.to_json() | {"treatment": treatment.to_json()})
+    print(trials(treatment), f"kept      {folder}", sep="\n", file=sys.stderr)
     return consultation.code
 
 
@@ -64,7 +100,7 @@ def preflight(*command: Annotated[str, Parameter(allow_leading_hyphen=True)]) ->
 
     if command[:1] in HELP:
         return app.help_print(["preflight"]) or 0
-    _, target, arguments, module = _split(list(command))
+    _, target, arguments, module = _split("preflight", list(command))
     consultation = run_script(target, arguments, module=module, first_step_only=True)
     history, findings = consultation.doctor.examination.history, consultation.diagnosis.findings
     if not history.setup:
@@ -108,13 +144,14 @@ def check(source: Path, /, *, json: Json = False, report: bool = False) -> int:
         said = _advice_on(source / "recipe.toml") if (source / "recipe.toml").exists() else _advice_in(records)
         print(*(f"advice    {sentence}" for sentence in said), sep="\n", end="\n" * bool(said))
     if report:
+        from fieldguide.doctor.cards import cards
         from fieldguide.report import build_report
         from fieldguide.report.health import build_diagnosis
 
         if not source.is_dir():
             raise FieldguideError(f"{source} is no folder that a report could be written to")
         own = (source / "metrics.jsonl").exists()
-        where = build_report(source) if own else build_diagnosis(source, records, diagnosis.to_json())
+        where = build_report(source) if own else build_diagnosis(source, records, diagnosis.to_json(), cards())
         print(f"report    {where}", file=sys.stderr)
     return 0
 
@@ -171,19 +208,19 @@ def _require_sound(record: "Record", number: int, file: Path) -> None:
         raise FieldguideError(f"{file}, record {number}: a record of kind {record['kind']} needs a step")
 
 
-def _split(command: list[str]) -> tuple[dict[str, Path], str, list[str], bool]:
+def _split(verb: str, command: list[str], *more: str) -> tuple[dict[str, str], str, list[str], bool]:
     """Our own options, the script or module, its arguments, and whether it is a module."""
-    options: dict[str, Path] = {}
-    while command and command[0] in {"--json", "--out"}:
+    options: dict[str, str] = {}
+    while command and command[0] in {"--json", "--out", *more}:
         if len(command) < 2:
-            raise FieldguideError(f"doctor run: {command[0]} needs a value")
-        options[command[0]], command = Path(command[1]), command[2:]
+            raise FieldguideError(f"doctor {verb}: {command[0]} needs a value")
+        options[command[0]], command = command[1], command[2:]
     module = command[:1] == ["-m"]
     command = command[module:]
     if not command or command[0].startswith("-"):
         wrong = f"unknown option {command[0]}; " if command else ""
         raise FieldguideError(
-            f"doctor run: {wrong}give a script and its arguments: doctor run [--json FILE] SCRIPT.py …"
+            f"doctor {verb}: {wrong}give a script and its arguments: doctor {verb} [--json FILE] SCRIPT.py …"
         )
     if not module and not Path(command[0]).is_file():
         raise FieldguideError(f"there is no script {command[0]}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fieldguide.doctor.examination import Diagnosis
     from fieldguide.doctor.finding import Finding
+    from fieldguide.doctor.treatment import Treatment
     from fieldguide.trace import Record
 
 WIDTH = 100
@@ -28,12 +29,39 @@ def page(diagnosis: "Diagnosis", notes: Sequence[str] = ()) -> str:
     for finding in rest:
         why = f" (explained by {finding.suppressed_by})" if finding.suppressed_by else ""
         lines += indented(f"{finding.rule} {finding.slug}{why}: {finding.evidence}", "  ")
+    if diagnosis.findings:
+        lines += ["", "cards     fieldguide lookup symptom NAME says what a finding means, and when it is wrong"]
     if "share" in diagnosis.overhead:
         lines += [
             "",
             f"observed  {diagnosis.step} optimizer steps, at a cost of {diagnosis.overhead['share']:.1%} of the time",
         ]
     return "\n".join(lines)
+
+
+def trials(treatment: "Treatment") -> str:
+    """What each fix came to, and what is left for a person to do."""
+    lines = [""]
+    if treatment.obstacle:
+        lines += indented(f"nothing was tried: {treatment.obstacle}", "treatment ")
+    else:
+        lines += indented(
+            f"{treatment.steps} steps of each fix on copies; loss on held-out samples: {_loss(treatment.before)} at "
+            f"the beginning, {_loss(treatment.control)} as it was run",
+            "treatment ",
+        )
+        lines += [f"{_loss(trial.loss):>12}  {trial.dose}  ({trial.cause})" for trial in treatment.trials]
+        winner = treatment.winner
+        lines += indented(
+            f"{winner.dose}: {winner.fix}" if winner else "no fix is clearly better than none", "winner    "
+        )
+    for cause, fix in treatment.for_you:
+        lines += indented(f"{fix} ({cause})", "for you   ")
+    return "\n".join(lines)
+
+
+def _loss(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
 
 
 def ending(end: "Record") -> list[str]:

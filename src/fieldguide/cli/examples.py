@@ -1,6 +1,6 @@
 """A network of the catalog, or of a run, with an input of the shape that it takes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,6 +10,7 @@ from fieldguide.errors import FieldguideError, unknown
 if TYPE_CHECKING:
     from torch import nn
 
+    from fieldguide.objectives.phase import Batch
     from fieldguide.shapes import Tensor
 
 LENGTH = 128
@@ -50,6 +51,28 @@ def sample_of(
 
     model = make(side, device)
     return Sample(model, _example(model, row.task, batch, side, length, device), lambda size: make(size, "meta"))
+
+
+def batches_of(path: Path, batch: int, device: str) -> "Iterator[Batch]":
+    """The batches with which a run was trained, as its own loader makes them, but of this size.
+
+    Raises FieldguideError when the data are no longer there, or the run does not say which they were.
+    """
+    from dataclasses import replace
+
+    import torch
+
+    from fieldguide.cli.job import Job
+    from fieldguide.cli.tasks import task_of
+    from fieldguide.train.fitting import feeds_of
+    from fieldguide.train.recipe import load_recipe
+    from fieldguide.train.run import RunFolder
+
+    run = RunFolder.open(path)
+    job = Job.recall(run)
+    recipe = replace(load_recipe(file=run.recipe), batch_size=batch)
+    train, _, _ = feeds_of(task_of(job).open(job, run).data, recipe, torch.device(device))
+    return train.batches(0)
 
 
 def _of_run(path: Path, batch: int, image_size: int | None, length: int | None, device: str) -> Sample:

@@ -51,6 +51,25 @@ def optimizer(name: str | None = None, /) -> None:
 
 
 @app.command
+def symptom(name: str | None = None, /) -> None:
+    """What a finding of the doctor means: what it looks for, why, usual causes, false alarms and fix, as Markdown.
+
+    Parameters
+    ----------
+    name
+        Its slug or code, such as lr-too-high or P01; without it, a page of all.
+    """
+    from fieldguide.doctor.cards import cards, page
+    from fieldguide.errors import unknown
+
+    known = cards()
+    found = [card for card in known if name is None or name.lower() in {card.slug, card.code.lower()}]
+    if not found:
+        raise unknown("symptom", str(name), [card.slug for card in known], "`fieldguide lookup symptom` shows all")
+    print(page(found) if name is None else found[0], end="")
+
+
+@app.command
 def mask(expression: str, /, *, length: Positive = 64, png: Path | None = None) -> None:
     """Draw who may see whom under an attention mask, and say how `attend` would compute it.
 

@@ -1,15 +1,19 @@
 """``fieldguide profile NAME|RUN``: time, memory and limits of a network on this machine, on one page."""
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
+from fieldguide import catalog
 from fieldguide.cli.options import Flag, Json, Positive
 from fieldguide.cli.terminal import bytes_in_words, console, say_facts, say_json, table
+from fieldguide.errors import FieldguideError
 
 if TYPE_CHECKING:
+    from fieldguide.objectives.phase import Batch
     from fieldguide.profile import Complexity, Profile
     from fieldguide.profile.clock import Times
 
@@ -28,10 +32,13 @@ def profile(
     device: str = "auto",
     seconds: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 5.0,
     trace: Path | None = None,
+    roofline: Path | None = None,
     strict: Flag = False,
     json: Json = False,
 ) -> None:
     """Measure a network on this machine: time, memory, layers, and which limit binds.
+
+    Of a run, its loader is timed too, with batches of the same size: where it is the slowest, data bind.
 
     Parameters
     ----------
@@ -53,6 +60,8 @@ def profile(
         How long to measure, about.
     trace
         A new file for one pass as a Chrome trace (chrome://tracing, Perfetto).
+    roofline
+        A new file for the roofline as a picture (.svg or .png): what each layer reached, and what it could.
     strict
         Stop with an error where the machine is too busy to trust its times.
     """
@@ -61,23 +70,55 @@ def profile(
     from fieldguide.profile import complexity
     from fieldguide.profile.measuring import profile as measure
 
+    if roofline:
+        _require_new_picture(roofline)
     own, *others = batch or [1]
     place = choose_device(device)
     model, example, build = sample_of(name, batch=own, image_size=image_size, length=length, device=place)
-    found = measure(model, example, train=train, batches=others, seconds=seconds, trace=trace, strict=strict)
+    data, unmeasured = _loader(name, own, place)
+    found = measure(model, example, train=train, batches=others, data=data, seconds=seconds, trace=trace, strict=strict)
+    if roofline:
+        from fieldguide.report.roofline_picture import draw_roofline
+
+        draw_roofline(found, roofline, depth)
     costs = complexity(model, example, build=build)
     shape = "×".join(map(str, example[0].shape))
     if json:
         say_json({"name": name, "input": list(example[0].shape), **_facts(found, costs, depth)})
         return
-    _say(name, shape, found, costs, depth)
+    _say(name, shape, found, costs, depth, unmeasured)
     for warning in found.warnings:
         warnings.warn(f"not a quiet machine: {warning}", stacklevel=1)
     if trace:
         print(f"trace     {trace}")
+    if roofline:
+        print(f"roofline  {roofline}")
 
 
-def _say(name: str, shape: str, found: "Profile", costs: "Complexity", depth: int) -> None:
+def _loader(name: str, batch: int, device: str) -> "tuple[Iterator[Batch] | None, str | None]":
+    """The batches of a run, or why there are none; neither for a network of the catalog."""
+    from fieldguide.cli.examples import batches_of
+
+    if catalog.find(name) is not None:
+        return None, None
+    try:
+        return batches_of(Path(name), batch, device), None
+    except FieldguideError as problem:
+        return None, str(problem)
+
+
+def _require_new_picture(file: Path) -> None:
+    if file.suffix not in {".svg", ".png"}:
+        raise FieldguideError(f"--roofline {file}: the picture is SVG or PNG; give a name that ends with .svg or .png")
+    if not file.parent.is_dir():
+        raise FieldguideError(f"--roofline {file}: there is no folder {file.parent}")
+    if file.exists():
+        raise FieldguideError(f"--roofline {file} exists already; choose another name")
+
+
+def _say(
+    name: str, shape: str, found: "Profile", costs: "Complexity", depth: int, unmeasured: str | None = None
+) -> None:
     machine, roof = found.machine, found.roof
     print(f"{name}: {shape}, {machine.dtype} on {machine.device}, {machine.threads} threads\n")
     lines = [(f"forward, batch {x.batch}", x.times, x.batch) for x in found.batches]
@@ -103,8 +144,9 @@ def _say(name: str, shape: str, found: "Profile", costs: "Complexity", depth: in
     console().print(shown, width=WIDTH)
 
     work = "training step" if found.step else "forward pass"
-    for limit in ("arithmetic", "bandwidth", "launch"):
-        share = getattr(roof, limit) / (roof.arithmetic + roof.bandwidth + roof.launch)
+    limits = ("arithmetic", "bandwidth", "launch", *["data"] * bool(roof.data))
+    for limit in limits:
+        share = getattr(roof, limit) / sum(getattr(roof, each) for each in limits)
         print(f"{limit:<12}{'█' * round(share * BAR):<{BAR}} {share:4.0%}  {_time(getattr(roof, limit))} at least")
     print()
     say_facts(
@@ -116,6 +158,7 @@ def _say(name: str, shape: str, found: "Profile", costs: "Complexity", depth: in
             "memory": f"{bytes_in_words(found.resident_bytes)} weights and input, "
             f"{bytes_in_words(found.forward_peak)} more at the peak of a pass",
             **_training_memory(found),
+            **({"data": f"not measured: {unmeasured}"} if unmeasured else {}),
             "size": f"{costs.parameters:,} parameters, {costs.trainable:,} trainable",
             "FLOPs": f"{costs.flops / 1e9:,.3f} G a forward pass; {_agreement(costs)}",
             **_growth(costs),
@@ -165,7 +208,8 @@ def _facts(found: "Profile", costs: "Complexity", depth: int) -> dict[str, Any]:
         "layers": [vars(row) for row in found.rows(depth)],
         "roofline": {
             **{
-                key: getattr(roof, key) for key in ("flops", "bytes", "operations", "arithmetic", "bandwidth", "launch")
+                key: getattr(roof, key)
+                for key in ("flops", "bytes", "operations", "arithmetic", "bandwidth", "launch", "data")
             },
             **{key: getattr(roof, key) for key in ("binds", "achieved", "attainable", "share")},
         },

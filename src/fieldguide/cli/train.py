@@ -9,6 +9,7 @@ from cyclopts import Group, Parameter, validators
 from fieldguide import catalog
 from fieldguide.cli.options import Flag, Json
 from fieldguide.cli.settings import RecipeOptions, given
+from fieldguide.cli.tracking import Tracker, require_log
 from fieldguide.errors import FieldguideError, unknown
 from fieldguide.train.recipe import load_recipe, plain_value, to_toml
 
@@ -35,6 +36,8 @@ def train(
     distributed: Annotated[Literal["ddp", "fsdp", "tensor"] | None, Parameter(group=PROCESSES)] = None,
     process_timeout: Annotated[float, Parameter(group=PROCESSES, validator=validators.Number(gt=0))] = 300.0,
     json: Json = False,
+    doctor: Literal["treat"] | None = None,
+    log: Tracker | None = None,
     image_size: Annotated[int | None, Parameter(group=IMAGES)] = None,
     channels: Annotated[Literal[1, 3] | None, Parameter(group=IMAGES)] = None,
     on_bad_file: Annotated[Literal["stop", "skip"] | None, Parameter(group=IMAGES)] = None,
@@ -69,7 +72,8 @@ def train(
     resume
         Go on with an interrupted run, from its newest good checkpoint.
     accept_changes
-        Resume even with another fieldguide, torch, Python or processor than the run began with: its bits may be others.
+        Resume even with another recipe, other data, or another fieldguide, torch, Python or processor than the run
+        began with: its bits may be others. The run folder keeps what changed.
     out
         Where run folders are made.
     name
@@ -81,6 +85,11 @@ def train(
         batch (ddp), and a slice of the network as well (fsdp), or some heads and units of every block (tensor).
     process_timeout
         Seconds without a sign of life from another process after which all end.
+    doctor
+        "treat": at a critical finding, try recipes that may mend it from the newest good checkpoint, and go on with the
+        best.
+    log
+        "tensorboard": also write the figures for TensorBoard, into the run's folder tensorboard/.
     image_size
         Side in pixels; without it the images' own, as far as the model takes it.
     channels
@@ -101,15 +110,21 @@ def train(
     on_missing
         Stop at missing values, drop their rows, or put the column's mean there.
     """
+    require_log(log)
     if resume is not None:
-        if model is not None or recipe is not None or weights is not None or given(settings):
-            raise FieldguideError("--resume goes on with the run's own model, weights and recipe; leave the others out")
+        others = (model, data, weights, config, recipe, name, image_size, channels, on_bad_file, tokenizer, length,
+                  on_long, head, target, on_missing)  # fmt: skip
+        if any(other is not None for other in others):
+            raise FieldguideError(
+                "--resume goes on with the run's own model, data and weights; beside it stand only options of the "
+                "recipe, such as --epochs 20, which --accept-changes lets change"
+            )
         from fieldguide.cli.processes import processes
         from fieldguide.cli.training import Training
 
         with processes(distributed, device, process_timeout) as (strategy, place):
-            training = Training.resumed(resume, device=place, strategy=strategy, json=json)
-            replace(training, accept_changes=accept_changes).carry_out()
+            training = Training.resumed(resume, given(settings), device=place, strategy=strategy, json=json)
+            replace(training, accept_changes=accept_changes, doctor=doctor, log=log).carry_out()
         return
     if model is None:
         raise FieldguideError("train needs a model: fieldguide train resnet_mini; `fieldguide models` lists all")
@@ -142,4 +157,5 @@ def train(
         on_missing=on_missing,
     )
     with processes(distributed, device, process_timeout) as (strategy, place):
-        Training.new(job, plan, out, name, device=place, strategy=strategy, json=json).carry_out()
+        training = Training.new(job, plan, out, name, device=place, strategy=strategy, json=json)
+        replace(training, doctor=doctor, log=log).carry_out()

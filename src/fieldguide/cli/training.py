@@ -3,9 +3,11 @@
 import json
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -17,13 +19,17 @@ from fieldguide.cli.progress import progress
 from fieldguide.cli.tasks import task_of
 from fieldguide.cli.tasks.task import Task
 from fieldguide.cli.terminal import say_facts, say_line
+from fieldguide.cli.tracking import Tracker, tracked
+from fieldguide.cli.treated import treated
 from fieldguide.doctor.examination import examine
 from fieldguide.errors import FieldguideError
 from fieldguide.report import build_report
 from fieldguide.report.figures import shown
 from fieldguide.report.story import duration
 from fieldguide.trace import Log, Record
+from fieldguide.train.callbacks import Callback
 from fieldguide.train.distributed import ALONE, Strategy
+from fieldguide.train.failures import BadData
 from fieldguide.train.fitting import Run, fit
 from fieldguide.train.recipe import Recipe, load_recipe
 from fieldguide.train.run import RunFolder, replace_text
@@ -45,6 +51,8 @@ class Training:
     accept_changes: bool = False
     json: bool = False
     resume: bool = False
+    doctor: Literal["treat"] | None = None
+    log: Tracker | None = None
 
     @classmethod
     def new(
@@ -64,9 +72,11 @@ class Training:
         return cls(task=task, model=model, recipe=recipe, run=run, device=device, strategy=strategy, json=json)
 
     @classmethod
-    def resumed(cls, folder: Path, *, device: str, strategy: Strategy, json: bool) -> "Training":
+    def resumed(
+        cls, folder: Path, changed: Mapping[str, Any], *, device: str, strategy: Strategy, json: bool
+    ) -> "Training":
         run = RunFolder.open(folder)
-        job, recipe = Job.recall(run), load_recipe(file=run.recipe)
+        job, recipe = Job.recall(run), load_recipe(file=run.recipe, overrides=changed)
         torch.manual_seed(recipe.seed)
         task = task_of(job).open(job, run)
         rest = {"recipe": recipe, "run": run, "device": device, "strategy": strategy, "json": json}
@@ -76,11 +86,11 @@ class Training:
         """Train, test, save and report; whoever interrupts it is told how to go on."""
         try:
             self._carry_out()
-        except (SystemExit, KeyboardInterrupt):
+        except (SystemExit, KeyboardInterrupt, BadData):
             # Whether the last save succeeded or a warning said why not: what there is, a resume can go on from.
             if self.strategy.leads and self.run.recipe.exists():
                 print(f"stopped; go on with: fieldguide train --resume {quote(str(self.run.path))}", file=sys.stderr)
-            elif self.strategy.leads:
+            elif self.strategy.leads and self.run.path.exists():
                 shutil.rmtree(self.run.path)  # it had not begun
             raise
 
@@ -94,6 +104,8 @@ class Training:
             raise
         if not self.strategy.leads:
             return
+        if self.accept_changes:  # later commands compare the data with those of the run
+            replace(self.task.job, fingerprint=self.task.data.fingerprint).remember(self.run)
         self.task.save(done.model, self.run)
         test = next(record for record in reversed(done.history) if record["kind"] == "test")
         if further := self.task.examine(self.run, self.device):
@@ -107,14 +119,22 @@ class Training:
         self.conclude(done, test, headline(diagnosis))
 
     def fit(self) -> Run:
-        model, task = self.model.to(self.device), self.task
+        model = self.model.to(self.device)
         if self.strategy.leads and not self.json:
             self.introduce(model)
-        objective = task.objective(self.recipe)
-        with progress(self.json, task.unit) as shown:
-            told = [shown] * self.strategy.leads
-            return fit(model, task.data, objective, self.recipe, run=self.run, resume=self.resume, callbacks=told,
-                       accept_changes=self.accept_changes, strategy=self.strategy)  # fmt: skip
+        if self.doctor == "treat":
+            return treated(self, model)
+        return self.fit_once(model, self.recipe, [], resume=self.resume, accept_changes=self.accept_changes)
+
+    def fit_once(
+        self, model: nn.Module, recipe: Recipe, guards: Sequence[Callback], *, resume: bool, accept_changes: bool
+    ) -> Run:
+        objective = self.task.objective(recipe)
+        leads = self.strategy.leads
+        with progress(self.json, self.task.unit) as shown, tracked(self.log if leads else None, self.run) as logs:
+            told = [*[shown] * leads, *logs, *guards]
+            return fit(model, self.task.data, objective, recipe, run=self.run, resume=resume, callbacks=told,
+                       accept_changes=accept_changes, strategy=self.strategy)  # fmt: skip
 
     def introduce(self, model: nn.Module) -> None:
         job = self.task.job

@@ -12,7 +12,9 @@ from fieldguide.doctor.examination import Diagnosis, Examination
 from fieldguide.doctor.finding import Finding
 from fieldguide.doctor.history import Intent
 from fieldguide.doctor.observe import Observer
+from fieldguide.doctor.observe.replay import Recording
 from fieldguide.doctor.probes import Bench, carry_out
+from fieldguide.doctor.treatment import STEPS, Beginning, Treatment, treat
 from fieldguide.trace import Log, Record
 
 TRACE, REPORT = "trace.jsonl", "doctor.json"
@@ -36,7 +38,8 @@ class Doctor:
     Network and optimizer are found by themselves when they are used; they are arguments so that a loop reads well.
     With ``folder``, ``trace.jsonl`` receives every record as it is made and ``doctor.json`` the diagnosis after every
     new finding. ``probes``: whether suspicions may be tried on copies, for some seconds in all. ``first_step_only``
-    raises ``Enough`` when everything before the first step is known.
+    raises ``Enough`` when everything before the first step is known. ``treatable`` keeps how the training began, from
+    where ``treat`` begins it anew.
     """
 
     def __init__(
@@ -47,13 +50,14 @@ class Doctor:
         folder: Path | None = None,
         probes: bool = True,
         first_step_only: bool = False,
+        treatable: bool = False,
     ):
         self.examination = Examination()
         self.folder, self.probes, self.first_step_only = folder, probes, first_step_only
         self._log = Log(folder / TRACE) if folder else None
         self._fresh: list[Finding] = []
         self._closed = False
-        self.observer = Observer(self._take)
+        self.observer = Observer(self._take, recording=Beginning if treatable else Recording)
         self.observer.__enter__()
 
     def expect(self, *, frozen: tuple[str, ...] = (), accumulation: int = 1, gan: bool = False) -> "Doctor":
@@ -70,6 +74,10 @@ class Doctor:
         """What is known so far; of everything after ``close``."""
         seconds = max(self.observer.seconds, 1e-9)
         return self.examination.diagnosis({"seconds": self.observer.cost, "share": self.observer.cost / seconds})
+
+    def treat(self, steps: int = STEPS) -> Treatment:
+        """After ``close``: the fixes of the likeliest causes, each tried for so many steps on copies."""
+        return treat(self.observer.recording, self.examination.history, self.diagnosis().causes, steps)
 
     def close(self, problem: BaseException | None = None) -> Diagnosis:
         """Ends the observation; a run that crashed says by what."""

@@ -41,6 +41,7 @@ class Examination:
 
     def __init__(self, intent: Intent | None = None, rules: Sequence[Rule] = RULES):
         self.rules = rules
+        self._on = {kind: [rule for rule in rules if kind in rule.on] for kind in set().union(*(r.on for r in rules))}
         self.earlier: list[list[Finding]] = []
         """Findings of the trainings before this one, where a script makes several: folds, trials, phases."""
         self._begin(intent or Intent())
@@ -55,13 +56,13 @@ class Examination:
 
     def add(self, record: Record) -> list[Finding]:
         """Takes the next record and returns the findings that it opened."""
-        kind = record.get("kind")
+        kind = record.get("kind", "")
         if kind == "training":
             self.earlier.append(explain(list(self.findings.values())))
             self._begin(self.history.intent)
             return []
         self.history.add(record)
-        opened = [found for rule in self.rules if kind in rule.on and (found := self._judge(rule))]
+        opened = [found for rule in self._on.get(kind, ()) if (found := self._judge(rule))]
         if kind == "end" and not self.history.failing:
             for rule in self.rules:  # samples may be far apart: what a failing run showed has passed with its failing
                 if rule.gated and rule.persistent:

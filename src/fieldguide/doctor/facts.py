@@ -84,6 +84,13 @@ def batch_size(history: History) -> int | None:
     return history.fact("loader", "batch_size") or (shape[0] if shape else None)
 
 
+def passes(history: History) -> float | None:
+    """How often the training has seen its data; None where the size of a batch or of the data is not known."""
+    whole, size = history.fact("loader", "dataset_size"), batch_size(history)
+    backwards = history.series("backwards", 1) or [1.0]
+    return history.step * size * backwards[0] / whole if whole and size else None
+
+
 def single(history: History) -> bool:
     """One network trained by one optimizer: no game between several, no turns."""
     return not history.intent.gan and (history.fact("model", "models") or 1) == 1

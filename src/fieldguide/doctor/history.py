@@ -50,7 +50,8 @@ class History:
         if kind == "setup":
             _merge(self.setup, {key: value for key, value in record.items() if key not in {"kind", "step"}})
         elif kind == "step":
-            self.steps.append(record)
+            if not record.get("left_out"):  # its batch was bad: nothing was learned from it, and its loss says nothing
+                self.steps.append(record)
         elif kind == "sample":
             self.samples.append(record)
         elif kind == "eval":

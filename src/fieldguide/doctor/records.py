@@ -41,6 +41,12 @@ class ModelFacts(TypedDict, total=False):
     """Whether the first training forward was in training mode."""
     has_dropout: bool
     has_batch_norm: bool
+    batch_statistics: bool
+    """Some batch normalisation uses those of the batch: it is in training mode, or keeps none."""
+    device: str
+    """``cpu``, ``cuda``, …: of the first parameter."""
+    attention: list[list[int]]
+    """Width and number of heads of every attention."""
     models: int
     """How many root modules are trained: 2 for a GAN."""
 
@@ -52,8 +58,7 @@ class LayerFacts(TypedDict, total=False):
     parameters: int
     trainable: bool
     p: float
-    """Of dropout."""
-    heads: int
+    """Of dropout, also that between the layers of a recurrent network."""
 
 
 class TensorFacts(TypedDict, total=False):

@@ -30,6 +30,7 @@ def run_script(
     module: bool = False,
     folder: Path | None = None,
     first_step_only: bool = False,
+    treatable: bool = False,
 ) -> Consultation:
     """Runs a file, or with ``module`` what ``python -m`` would run, as ``__main__`` with ``arguments``.
 
@@ -38,7 +39,8 @@ def run_script(
     kept = sys.argv, list(sys.path)
     sys.argv = [target, *arguments]
     sys.path[0:0] = [str(Path.cwd()) if module else str(Path(target).resolve().parent)]
-    doctor, code, problem = Doctor(folder=folder, first_step_only=first_step_only), 0, None
+    doctor = Doctor(folder=folder, first_step_only=first_step_only, treatable=treatable)
+    code, problem = 0, None
     try:
         if module:
             runpy.run_module(target, run_name="__main__", alter_sys=True)

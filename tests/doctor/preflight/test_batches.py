@@ -219,5 +219,16 @@ def test_generators_that_do_no_harm_are_not_named():
     assert not found(Mapped(lambda index: torch.rand(2)))
 
 
+def test_a_worker_init_fn_that_seeds_every_worker_alike_is_named():
+    held, same = Held(np.random.default_rng(0)), ["the seed that worker_init_fn sets"]
+    assert found(held, worker_init_fn=lambda number: np.random.seed(42)) == same
+    assert found(held, worker_init_fn=lambda number: torch.manual_seed(0)) == same
+    assert not found(held, worker_init_fn=lambda number: np.random.seed(42 + number))
+    assert not found(held, worker_init_fn=lambda number: np.random.seed(torch.initial_seed() % 2**32))
+    assert not found(held, worker_init_fn=lambda number: [np.random.seed(n) for n in [number]])
+    assert not found(held, worker_init_fn=lambda number: torch.set_num_threads(1))
+    assert not found(held, worker_init_fn=print)
+
+
 def test_a_generator_that_only_split_the_data_is_not_named():
     assert not found(Split())

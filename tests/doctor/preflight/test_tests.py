@@ -2,6 +2,7 @@
 
 import copy
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fieldguide.doctor.preflight import TESTS
+from fieldguide.doctor.preflight import TESTS, twin
 from fieldguide.doctor.preflight import tests as preflight
 from fieldguide.doctor.preflight.frozen_trained import at_initial_values
 
@@ -148,6 +149,25 @@ def mixed(net: nn.Module, pair: tuple[Tensor, Tensor]) -> Training:
     return Training(Changed(net, before=lambda x: x.flatten(1).T.reshape(x.shape)), pair)
 
 
+def tokens(mix: Change = lambda x: x) -> Training:
+    """A network for every token, whose answers are one long list for the loss."""
+    text = torch.randint(20, (12, 6))
+    net = Changed(
+        nn.Sequential(nn.Embedding(20, 16), nn.ReLU(), nn.Linear(16, 20)), after=lambda x: mix(x).flatten(0, 1)
+    )
+    return Training(net, (text, text.flatten()))
+
+
+def two_views() -> Training:
+    """The answers to a batch, and behind them those to another view of it."""
+    x, y = points()
+    return Training(Changed(mlp(), after=lambda out: torch.cat([out, -out])), (x, y.repeat(2)))
+
+
+def unseeded(x: Tensor) -> Tensor:
+    return x + 0.01 * torch.from_numpy(np.random.default_rng().standard_normal(x.shape)).float()
+
+
 def summed(out: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(out, y, reduction="sum")
 
@@ -163,14 +183,19 @@ WELL: Cases = [
     ("batch_independence", lambda: Training(mlp(), points())),
     ("batch_independence", lambda: Training(normed(), points())),
     ("batch_independence", lambda: recurrent(5)),
+    ("batch_independence", tokens),
+    ("batch_independence", two_views),
     ("causal", lambda: language(CAUSAL)),
     ("deterministic", lambda: Training(normed(), points())),
     ("input_matters", lambda: Training(mlp(), points())),
     ("loss_scale", lambda: Training(mlp(), points())),
+    ("loss_scale", tokens),
     ("frozen_trained", lambda: frozen(trained=True)),
     ("label_agreement", lambda: labelled(paired=True)),
     ("time_gradient", lambda: recurrent(4)),
     ("connected", lambda: Training(mlp(), points())),
+    ("repeatable", lambda: Training(normed(), points())),
+    ("repeatable", lambda: Training(nn.Sequential(nn.utils.spectral_norm(nn.Linear(8, 2))), points())),
     ("masked_rows", lambda: language(CAUSAL)),
     ("masked_rows", lambda: language(CAUSAL, weights=False)),
     ("masked_rows", silent_at_first),
@@ -182,6 +207,7 @@ ILL: Cases = [
     ("batch_independence", lambda: mixed(mlp(), points())),
     ("batch_independence", lambda: mixed(convolutions(nn.ReLU()), images())),
     ("batch_independence", lambda: Training(Changed(mlp(), after=lambda x: x.softmax(0)), points())),
+    ("batch_independence", lambda: tokens(mix=lambda x: x + x.mean((0, 1)))),
     ("causal", lambda: language(torch.zeros(8, 8))),
     ("causal", lambda: language(torch.full((8, 8), -torch.inf).triu(2))),
     ("deterministic", lambda: Training(Changed(mlp(), after=lambda x: x + 0.1 * torch.randn_like(x)), points())),
@@ -191,6 +217,7 @@ ILL: Cases = [
     ("label_agreement", lambda: labelled(paired=False)),
     ("time_gradient", lambda: recurrent(200)),
     ("connected", lambda: Training(Forgotten(), points())),
+    ("repeatable", lambda: Training(Changed(mlp(), after=unseeded), points())),
     ("masked_rows", lambda: language(NOTHING.tril())),
     ("masked_rows", lambda: language(NOTHING, weights=False)),
 ]
@@ -233,6 +260,46 @@ def test_what_cannot_be_tested_is_left_open():
     for results in (shown(Training(Refuses(), points())), preflight(Training(mlp(), points()), budget=-1.0)):
         assert {test["ok"] for test in results.values()} == {None}
         assert not [test for test in results.values() if "\n" in test["says"]]
+
+
+class OwnLoss(nn.Module):
+    """Sums its own loss over as many samples as it is told, as a trainer that accumulates has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp()
+
+    def forward(self, x: Tensor, labels: Tensor, num_items_in_batch: Tensor) -> Tensor:
+        return F.cross_entropy(self.net(x), labels, reduction="sum") / num_items_in_batch
+
+
+def test_a_sum_over_a_number_that_is_given_is_not_judged():
+    x, y = points()
+    training = Training(OwnLoss(), loss=lambda out, target: out)
+    training.batches = [Batch((), {"x": x, "labels": y, "num_items_in_batch": torch.tensor(32)}, None)]
+    results = shown(training)
+    assert results["loss_scale"]["ok"] is None
+    assert results["loss_scale"]["says"].startswith("not judged")
+    assert results["connected"]["ok"] is True
+
+
+def test_a_slow_network_is_called_no_more_when_the_time_is_over():
+    calls = []
+
+    def slow(x: Tensor) -> Tensor:
+        calls.append(time.sleep(0.05))
+        return x
+
+    results = preflight(Training(Changed(mlp(), before=slow), points()), budget=0.12)
+    assert 1 <= len(calls) <= 4
+    assert results["connected"] == {"ok": None, "says": "no time left"}
+
+
+def test_a_network_too_large_to_be_copied_is_not(monkeypatch):
+    monkeypatch.setattr(twin, "MOST_BYTES", 100)
+    assert {test["says"] for test in shown(Training(mlp(), points())).values()} == {
+        "MemoryError: the network is too large to be copied"
+    }
 
 
 def test_nothing_of_the_training_changes_and_nothing_is_printed(capsys):

@@ -24,7 +24,9 @@ MOST = 6  # tensors of a function
 
 
 class LastCall:
-    """The newest call of a network; its tensors without the graphs behind them."""
+    """The newest call of a network; its tensors without the graphs behind them. Made at every step."""
+
+    __slots__ = "args", "kwargs", "model"
 
     def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]):
         self.model, self.args, self.kwargs = weakref.ref(model), _detached(args), _detached(kwargs)
@@ -128,7 +130,7 @@ def _shapes(value: Any) -> str:
 
 def _detached(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value.detach()
+        return value.detach() if value.requires_grad else value
     if type(value) in {tuple, list}:
         return type(value)(map(_detached, value))
     if type(value) is dict:

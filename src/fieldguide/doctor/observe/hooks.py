@@ -211,8 +211,7 @@ class Hooks:
             return
         self._looking += 1  # what is called while looking is not looked at
         try:
-            with torch.no_grad():
-                what(*details)
+            what(*details)
         except Exception as problem:
             self.watcher.trouble(problem)
         finally:

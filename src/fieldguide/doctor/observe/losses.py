@@ -23,28 +23,41 @@ BINARY = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
 SQUARES = frozenset({"mse_loss"})
 
 
-@dataclass
+@dataclass(slots=True)
 class LossCall:
-    """One call of a loss function."""
+    """One call of a loss function. Made at every step: what few steps ask of it is worked out when they do."""
 
     name: str
     prediction: Tensor
     target: Tensor
     value: Tensor
-    reduction: str
-    smoothing: float
-    ignore_index: int
-    learning: bool
+    function: Callable[..., Tensor]
+    options: dict[str, Any]
+    """Given by name; positional ones are rare and left out."""
+    learning: bool = True
     """Gradients were on."""
-    again: Callable[[Tensor, Tensor], Tensor]
-    """The same function with the same options, for another prediction and target."""
-    maker: str | None = None
+
+    @property
+    def reduction(self) -> str:
+        return str(self.options.get("reduction", "mean"))
+
+    @property
+    def smoothing(self) -> float:
+        return float(self.options.get("label_smoothing", 0.0))
+
+    @property
+    def ignore_index(self) -> int:
+        return int(self.options.get("ignore_index", -100))
+
+    @property
+    def again(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The same function with the same options, for another prediction and target."""
+        settings = {name: value for name, value in self.options.items() if name not in {"input", "target"}}
+        return functools.partial(self.function, **settings)
 
     @property
     def made_by(self) -> str:
         """The operation that made the prediction, reshaping left out: ``Softmax``, ``Sigmoid``, ``Addmm``, …"""
-        if self.maker is not None:
-            return self.maker
         node = self.prediction.grad_fn
         while node is not None and _name(node) in _SHAPING:
             node = node.next_functions[0][0] if node.next_functions else None
@@ -60,6 +73,21 @@ class LossCall:
             border = 0.0 if self.name.endswith("logits") else 0.5
             return (self.prediction > border).long().flatten(), (self.target > 0.5).long().flatten()
         return None
+
+
+@dataclass(slots=True)
+class CallInGraph(LossCall):
+    """One that was not seen and is read from the graph behind its loss, which keeps no more than this."""
+
+    maker: str = ""
+
+    @property
+    def again(self) -> Callable[[Tensor, Tensor], Tensor]:
+        return self.function
+
+    @property
+    def made_by(self) -> str:
+        return self.maker
 
 
 def _name(node: Any) -> str:
@@ -91,10 +119,9 @@ def call_in_graph(loss: Tensor) -> LossCall | None:
         first = first.next_functions[0][0] if first.next_functions else None
     ignore = int(getattr(saved, "_saved_ignore_index", -100))
     ignore = ignore - 2**64 if ignore >= 2**63 else ignore
-    reduction = ("none", "mean", "sum")[int(saved._saved_reduction)]
-    call = LossCall(name, prediction, target, loss.detach(), reduction, 0.0, ignore, True, function)
-    call.maker = _name(first) if first is not None else ""
-    return call
+    options = {"reduction": ("none", "mean", "sum")[int(saved._saved_reduction)], "ignore_index": ignore}
+    maker = _name(first) if first is not None else ""
+    return CallInGraph(name, prediction, target, loss.detach(), function, options, maker=maker)
 
 
 def broadcast_in_graph(loss: Tensor) -> list[list[int]] | None:
@@ -176,7 +203,7 @@ class LossWatch:
         @functools.wraps(original)
         def call(*args: Any, **options: Any) -> Any:
             value = original(*args, **options)
-            if not torch.compiler.is_compiling() and not self._inside:
+            if self._originals and not torch.compiler.is_compiling() and not self._inside:  # it may outlive the watch
                 self._inside = True  # a loss may be made of others
                 try:
                     self._tell(name, value, args, options)
@@ -190,24 +217,8 @@ class LossWatch:
         prediction = args[0] if args else options.get("input")
         target = args[1] if len(args) > 1 else options.get("target")
         if isinstance(prediction, Tensor) and isinstance(target, Tensor) and isinstance(value, Tensor):
-            self.tell(
-                LossCall(
-                    name,
-                    prediction,
-                    target,
-                    value,
-                    str(options.get("reduction", "mean")),
-                    float(options.get("label_smoothing", 0.0)),
-                    int(options.get("ignore_index", -100)),
-                    torch.is_grad_enabled(),
-                    functools.partial(self._originals[name], **_settings(args, options)),
-                )
-            )
-
-
-def _settings(args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a call without its prediction and target; positional ones are rare and left out."""
-    return {name: value for name, value in options.items() if name not in {"input", "target"}}
+            function = self._originals[name]
+            self.tell(LossCall(name, prediction, target, value, function, options, torch.is_grad_enabled()))
 
 
 class Targets:

@@ -7,7 +7,6 @@ It changes no number, draws nothing, prints nothing and raises nothing of its ow
 microseconds; losses stay on their device until the next sample.
 """
 
-import gc
 import math
 import os
 import weakref
@@ -29,6 +28,7 @@ from fieldguide.doctor.observe.losses import LossCall, Targets, broadcast_in_gra
 from fieldguide.doctor.observe.replay import Recording, tensors
 from fieldguide.doctor.observe.sampling import StepFigures, fetched, gradients_gone, rate_of
 from fieldguide.doctor.observe.structure import (
+    alive,
     layer_facts,
     learned_by,
     model_facts,
@@ -60,8 +60,8 @@ def every(step: int) -> int:
 class Observer:
     """Sends the records of whatever trains inside ``with Observer(sink):`` to ``sink``, in their order."""
 
-    def __init__(self, sink: Sink, *, preflight: bool = True):
-        self.sink, self.preflight = sink, preflight
+    def __init__(self, sink: Sink, *, preflight: bool = True, recording: Callable[[nn.Module], Recording] = Recording):
+        self.sink, self.preflight, self._recorded = sink, preflight, recording
         self.cost = 0.0
         """Seconds spent on samples and on the set-up."""
         self.excused = 0.0
@@ -92,8 +92,10 @@ class Observer:
         self._loss: dict[str, Any] = {}
         self._detached = False
         self._broadcast: list[list[int]] | None = None
-        self._calls: list[LossCall] = []
-        self._last_call: LossCall | None = None
+        self._calls = 0
+        self._loss_call: LossCall | None = None
+        """The last of these calls; no more are kept, for each keeps a graph alive."""
+        self._accuracy: Tensor | None = None
         self._output: Any = None
         self._call: LastCall | None = None
         self._main: weakref.ref[Tensor] | None = None
@@ -143,37 +145,48 @@ class Observer:
     def seconds(self) -> float:
         return perf_counter() - self._began
 
+    @property
+    def _open(self) -> Recording | None:
+        """The recording, as long as it takes more batches."""
+        recording = self.recording
+        return recording if recording is not None and self._batches < recording.within and not recording.full else None
+
     # ------------------------------------------------------------------------------------ what is told to it
 
     def network_called(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], learning: bool) -> None:
         if not any(ref() is model for ref in self._models):
             self._models.append(weakref.ref(model))
-            self.recording = self.recording or Recording(model)
+            self.recording = self.recording or self._recorded(model)
             if self._sampling and not compiled(model):
                 self._layers.open([known for ref in self._models if (known := ref()) is not None])
+        self._call = LastCall(model, args, kwargs)
+        if learning and self._batches >= LOOKED:
+            self._training = model.training
+            if (recording := self._open) is not None and model is recording.model:
+                recording.given(args, kwargs)
+            return
         given = tensors((args, kwargs))
         if not given:
             return
-        self._call = LastCall(model, args, kwargs)
         main = next((t for t in given if t.is_floating_point() and t.ndim > 1), given[0])
         if not learning:
             self._eval_mode, self._eval_main = model.training, main
             return
         self._training = model.training
         again, self._main = self._main is not None and self._main() is main, weakref.ref(main)
-        if self._batches < LOOKED and not again:
+        if not again:
             self._inputs.add(main)
             self._rows.add(main)
         if self.recording is not None and model is self.recording.model:
             self.recording.given(args, kwargs)
 
     def network_answered(self, model: nn.Module, output: Any) -> None:
-        if self.recording is not None and model is self.recording.model and not self.recording.full:
+        if (recording := self._open) is not None and model is recording.model:
             self._output = output
 
     def loss_called(self, call: LossCall) -> None:
         if call.learning:
-            self._calls.append(call)
+            self._calls, self._loss_call = self._calls + 1, call
             return
         size = len(call.target) if call.target.ndim else 1
         self._evaluated.append((call.value.detach().float().mean(), size, call.correct()))
@@ -188,41 +201,44 @@ class Observer:
         self._waited += seconds
 
     def before_backward(self, loss: Tensor) -> None:
+        whole = loss.detach().sum() if loss.ndim else loss.detach().clone()
+        alone = self._loss_call.value if self._loss_call is not None and self._calls == 1 else None
+        own = whole if alone is loss else alone.detach() if alone is not None and alone.numel() == 1 else None
+        self._losses.append((whole, own))
+        self._detached = self._detached or loss.grad_fn is None
+        if self._sampling or self._batches < LOOKED:
+            self._look_at(loss)
+        if self._output is not None and self.recording is not None:
+            self.recording.answered(self._output, loss, self._loss_call or call_in_graph(loss))
+        self._calls, self._loss_call, self._output, self._main = 0, None, None, None
+        self._batches += 1
+        self._train_loader = self._loader or self._train_loader
+
+    @torch.no_grad()
+    def _look_at(self, loss: Tensor) -> None:
+        """At what backward is about to be called on, and at what it was made of."""
         if self._sampling:
             self._asked = True
             for ref in self._optimizers:
                 optimizer = ref()
                 if optimizer is not None and not self._clean.get(id(optimizer), True):
                     self._clean[id(optimizer)] = gradients_gone(optimizer)
-        alone = self._calls[0] if len(self._calls) == 1 and self._calls[0].value.numel() == 1 else None
-        self._losses.append((loss.detach().sum(), alone.value.detach() if alone is not None else None))
-        self._detached = self._detached or loss.grad_fn is None
         if not self._batches and (pair := broadcast_in_graph(loss)) is not None:
             self._broadcast = pair
-        if (
-            not self._calls
-            and (self._sampling or self._batches < LOOKED)
-            and (found := call_in_graph(loss)) is not None
-        ):
-            self._calls = [found]
+        call = self._loss_call or call_in_graph(loss)
         if not self.step and self._batches in {0, WITHOUT_STEP - 1}:
             norms = self._norms()
             self._moved = any(not torch.equal(a, b) for a, b in zip(self._at_first, norms, strict=False))
             self._at_first = norms
-        if self._calls:
-            call = self._last_call = self._calls[-1]
-            if self._batches < LOOKED or self._sampling:
-                self._targets.add(call)
+        if call is not None:
+            self._targets.add(call)
+            if self._sampling and (pair := call.correct()) is not None and len(pair[0]):
+                self._accuracy = (pair[0] == pair[1]).float().mean()
             if self._batches < LOOKED:
                 self._labels.add(call.target, call.ignore_index)
                 if call.target.ndim:
                     self._order.add(call.target)
             self._loss = self._loss or loss_facts(call, loss)
-        if self.recording is not None and self._output is not None:
-            self.recording.answered(self._output, loss, self._calls[-1] if self._calls else None)
-        self._calls, self._output, self._main = [], None, None
-        self._batches += 1
-        self._train_loader = self._loader or self._train_loader
 
     def clipped(self, norm: Tensor, limit: float) -> None:
         self._clips.append((norm, limit))
@@ -237,10 +253,13 @@ class Observer:
 
     def before_step(self, optimizer: Optimizer) -> None:
         started = perf_counter()
-        self.optimizer = optimizer
-        if self._set_up_done and self._is_another(optimizer):
-            self._begin_another()
-        self._know(optimizer)
+        if optimizer is not self.optimizer or not self._set_up_done:
+            self.optimizer = optimizer
+            if self._set_up_done and self._is_another(optimizer):
+                self._begin_another()
+            self._know(optimizer)
+        if self.recording is not None:
+            self.recording.stepping(optimizer)
         self._counted = len(self._losses)
         if not self._set_up_done and (self.step or not self._former):  # a later one has called its network unseen
             self._set_up()
@@ -305,14 +324,15 @@ class Observer:
         self._former, self._losses = former, losses
         self.hooks.discover()
 
+    @torch.no_grad()
     def _set_up(self) -> None:
         """Everything that is known before the first step is taken."""
         self._set_up_done = True
         models = [model for ref in self._models if (model := ref()) is not None]
         learned = {id(parameter) for model in models for parameter in model.parameters()}
-        for thing in gc.get_objects():  # the second optimizer of a GAN has not stepped yet
-            if issubclass(type(thing), Optimizer) and not learned.isdisjoint(parameters_of(thing)) and not wraps(thing):
-                self._know(thing)
+        for optimizer in alive():  # the second optimizer of a GAN has not stepped yet
+            if not learned.isdisjoint(parameters_of(optimizer)) and not wraps(optimizer):
+                self._know(optimizer)
         optimizers = [optimizer for ref in self._optimizers if (optimizer := ref()) is not None]
         self._learned = learned_by(optimizers)
         record: Record = {
@@ -349,6 +369,7 @@ class Observer:
             "loader": loader,
         }
 
+    @torch.no_grad()
     def _end_evaluation(self) -> None:
         values = fetched([value for value, *_ in self._evaluated])
         sizes = [size for _, size, _ in self._evaluated]
@@ -378,6 +399,7 @@ class Observer:
         facts = {**self._eval_inputs.facts(self._inputs), **self._evaluations.facts()}
         self.sink({"kind": "setup", "step": self.step, "eval_inputs": facts})
 
+    @torch.no_grad()
     def _take_sample(self, figures: StepFigures) -> None:
         losses = [value for _, _, pairs, _ in self._steps for pair in pairs for value in pair if value is not None]
         signs = [
@@ -435,17 +457,18 @@ class Observer:
             "training": self._training,
             "memory": _memory(),
         }
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            more["memory_share"] = torch.cuda.max_memory_allocated() / torch.cuda.mem_get_info()[1]
         if self._asked:
             more["stale_gradient"] = self._stale
         if self._targets.baseline is not None:
             more["baseline"] = self._targets.baseline
-        pair = self._last_call.correct() if self._last_call is not None else None
-        if pair is not None and len(pair[0]):
-            more["accuracy"] = (pair[0] == pair[1]).float().mean().item()
+        if self._accuracy is not None:
+            more["accuracy"] = self._accuracy.item()
         if self._scaler is not None:
             more |= {"scale": self._scale, "skipped": self._skipped}
         self._waited, self._batches_before, self._sampled = 0.0, self._batches, now
-        self._last_call = None
+        self._accuracy = None
         return more
 
     def _norms(self) -> list[Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fieldguide.doctor.observe.losses import LossCall
 
-MOST_BYTES = 64 << 20
+MOST_BYTES = 32 << 20
 MOST_BATCHES = 8
 
 
@@ -26,10 +26,15 @@ class Kept:
     """From the network's output to the loss's input."""
     averaged: bool = False
     """Backward was called on about the sum over the number of samples, or of terms, where the loss function sums."""
+    factor: float = 1.0
+    """What backward was called on, over what the loss is here."""
 
 
 class Recording:
     """Implements ``preflight.twin.Replay``. Batches whose loss cannot be told from the output are not kept."""
+
+    within = 40
+    """Batches of a training, beyond which none is looked at any more."""
 
     def __init__(self, model: nn.Module):
         self.model = model
@@ -46,6 +51,7 @@ class Recording:
         if not self.full:
             self._given = copied(args), copied(kwargs)
 
+    @torch.no_grad()
     def answered(self, output: Any, loss: Tensor, call: LossCall | None) -> None:
         """Backward was called on ``loss`` after the network had answered ``output``."""
         if self._given is None or self.full:
@@ -54,8 +60,15 @@ class Recording:
         self._given = None
         kept = _from_call(args, kwargs, output, call, loss) or _from_output(args, kwargs, output, loss)
         if kept is not None:
-            self.batches.append(kept)
-            self._bytes += sum(t.numel() * t.element_size() for t in tensors((args, kwargs, kept.target)))
+            self.keep(kept, sum(t.numel() * t.element_size() for t in tensors((args, kwargs, kept.target))))
+
+    def keep(self, batch: Kept, size: int) -> None:
+        """One more batch, of so many bytes."""
+        self.batches.append(batch)
+        self._bytes += size
+
+    def stepping(self, optimizer: torch.optim.Optimizer) -> None:
+        """A step is about to be taken."""
 
     def output(self, model: nn.Module, batch: Kept) -> Tensor:
         return batch.path(model(*batch.args, **batch.kwargs))
@@ -77,8 +90,9 @@ def _from_call(args: Any, kwargs: Any, output: Any, call: LossCall | None, loss:
         return None
     sizes = {len(call.target) if call.target.ndim else 1, call.prediction.numel()}
     averaged = call.reduction == "sum" and any(size > 1 and 0.2 < factor * size < 5 for size in sizes)
-    again = (lambda output, target: factor * call.again(output, target)) if averaged else call.again
-    return Kept(args, kwargs, call.target.detach().clone(), again, path, averaged)
+    plain = call.again
+    again = (lambda output, target: factor * plain(output, target)) if averaged else plain
+    return Kept(args, kwargs, call.target.detach().clone(), again, path, averaged, 1.0 if averaged else factor)
 
 
 def _from_output(args: Any, kwargs: Any, output: Any, loss: Tensor) -> Kept | None:

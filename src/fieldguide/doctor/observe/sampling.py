@@ -18,6 +18,7 @@ MARK = 1 << 12  # and at least so many of each
 class StepFigures:
     """``before`` a step and ``after`` it; what was measured is fetched by ``fetch``."""
 
+    @torch.no_grad()
     def __init__(self, optimizer: Optimizer):
         self.optimizer = optimizer
         self.parameters = [p for group in optimizer.param_groups for p in group["params"] if not p.is_sparse]
@@ -36,11 +37,13 @@ class StepFigures:
     def _every(self, parameter: Tensor) -> int:
         return min(self._stride, max(1, parameter.numel() // MARK))
 
+    @torch.no_grad()
     def finish(self) -> None:
         """The step was taken."""
         self.after = self._draws()
         self.update = list(_foreach_sub(self.after, self.drawn)) if self.drawn else []
 
+    @torch.no_grad()
     def cosine_with_next(self) -> Tensor | None:
         """Between this step's update and the one that was taken just now."""
         following = _foreach_sub(self._draws(), self.after)

@@ -1,5 +1,6 @@
 """What a training is made of: networks, layers, parameters and optimizers, as plain facts."""
 
+import gc
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -23,10 +24,34 @@ def model_facts(models: Sequence[nn.Module], players: int, training: bool) -> di
         "parameters": sum(p.numel() for p in parameters),
         "trainable": sum(p.numel() for p in parameters if p.requires_grad),
         "training": training,
-        "has_dropout": any(isinstance(m, _DROPS) and m.p > 0 for m in modules),
+        "device": parameters[0].device.type if parameters else "",
+        "attention": [[*sizes] for m in modules if (sizes := _attention(m)) is not None],
+        "has_dropout": any(_dropout(m) for m in modules),
         "has_batch_norm": any(isinstance(m, _NORMS) for m in modules),
+        "batch_statistics": any(isinstance(m, _NORMS) and (m.training or not m.track_running_stats) for m in modules),
         "models": players,
     }
+
+
+def _dropout(module: nn.Module) -> float | None:
+    """The share that it drops; None where it has no say in that."""
+    if isinstance(module, _DROPS):
+        return float(module.p)
+    return float(module.dropout) if isinstance(module, nn.RNNBase) and module.num_layers > 1 else None
+
+
+def _attention(module: nn.Module) -> tuple[int, int] | None:
+    """Width and number of heads, as PyTorch's attention and the one here name them."""
+    heads, width = getattr(module, "num_heads", None), getattr(module, "embed_dim", getattr(module, "d_model", None))
+    return (width, heads) if isinstance(heads, int) and isinstance(width, int) else None
+
+
+def alive() -> list[Optimizer]:
+    """Every optimizer that there is."""
+    kinds = {Optimizer}
+    while more := {below for kind in kinds for below in kind.__subclasses__()} - kinds:
+        kinds |= more
+    return [thing for thing in gc.get_objects() if type(thing) in kinds]
 
 
 def parameters_of(optimizer: Optimizer) -> set[int]:
@@ -66,8 +91,8 @@ def layer_facts(models: Sequence[nn.Module]) -> list[dict[str, Any]]:
                     "parameters": sum(p.numel() for p in own),
                     "trainable": any(p.requires_grad for p in own),
                 }
-                if isinstance(module, _DROPS):
-                    fact["p"] = float(module.p)
+                if (share := _dropout(module)) is not None:
+                    fact["p"] = share
                 facts.append(fact)
     return facts
 

@@ -1,11 +1,9 @@
 """Tests that are made before the first step: of copies, with the first batches, in about a second."""
 
 import io
-import random
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stdout
 
 import torch
 
@@ -19,9 +17,13 @@ from fieldguide.doctor.preflight.input_matters import input_matters
 from fieldguide.doctor.preflight.label_agreement import label_agreement
 from fieldguide.doctor.preflight.loss_scale import loss_scale
 from fieldguide.doctor.preflight.masked_rows import masked_rows
+from fieldguide.doctor.preflight.random_state import random_state_kept
+from fieldguide.doctor.preflight.repeatable import repeatable
 from fieldguide.doctor.preflight.time_gradient import time_gradient
 from fieldguide.doctor.preflight.twin import Replay, Twin
 from fieldguide.doctor.records import Test
+
+__all__ = ["TESTS", "random_state_kept", "tests"]
 
 TESTS: tuple[Callable[[Twin], Test], ...] = (
     masked_rows,
@@ -34,25 +36,26 @@ TESTS: tuple[Callable[[Twin], Test], ...] = (
     frozen_trained,
     label_agreement,
     time_gradient,
+    repeatable,
     connected,  # last: it alone leaves eval mode
 )
 
 
 def tests(replay: Replay, budget: float = 1.0) -> dict[str, Test]:  # noqa: PT028  (these tests are no pytest)
-    """Every test by name. One that cannot be done says why, with ``ok`` None, as do those after ``budget`` seconds."""
+    """Every test by name. One that cannot be done says why, with ``ok`` None, and so does one that ``budget`` seconds
+    do not suffice for."""
     results: dict[str, Test] = {}
     end = time.perf_counter() + budget
     with random_state_kept(), torch.enable_grad(), redirect_stdout(io.StringIO()):  # a forward may print
         try:
-            twin = Twin(replay)
+            twin = Twin(replay, end)
         except Exception as problem:
             return {test.__name__: _not_done(problem) for test in TESTS}
         for test in TESTS:
-            if time.perf_counter() > end:
-                results[test.__name__] = {"ok": None, "says": "no time left"}
-                continue
             try:
                 results[test.__name__] = test(twin)
+            except TimeoutError as late:
+                results[test.__name__] = {"ok": None, "says": str(late)}
             except Exception as problem:  # a network may do anything; a test that cannot be done is no finding
                 results[test.__name__] = _not_done(problem)
     return results
@@ -60,18 +63,3 @@ def tests(replay: Replay, budget: float = 1.0) -> dict[str, Test]:  # noqa: PT02
 
 def _not_done(problem: Exception) -> Test:
     return {"ok": None, "says": f"{type(problem).__name__}: {' '.join(str(problem).split())}"[:200]}
-
-
-@contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Whatever is drawn inside, the generators of Python, NumPy and torch stand where they stood afterwards."""
-    numpy = sys.modules.get("numpy")
-    plain, array = random.getstate(), numpy.random.get_state() if numpy else None
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        random.setstate(plain)
-        if numpy:
-            numpy.random.set_state(array)

@@ -3,6 +3,7 @@
 Everything is sampled to a bounded size and fetched in one copy a batch, so that a batch costs well under a millisecond.
 """
 
+import dis
 import itertools
 import math
 from collections import Counter
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from fieldguide.doctor.records import BatchFacts, LoaderFacts
 
+_SEEDS = {"seed", "manual_seed", "default_rng", "RandomState", "Random"}
+_OWN = {"initial_seed", "get_worker_info", "getpid", "urandom", "time", "time_ns", "SeedSequence"}
 _ENTRIES, _COLUMNS, _DISTINCT, _ROWS = 1 << 15, 256, 1000, 200_000
 IGNORED = -100
 """Targets that cross entropy leaves out."""
@@ -231,13 +234,35 @@ def _sampled(flat: Tensor, most: int) -> Tensor:
 def worker_generators(loader: Any) -> list[str]:
     """Random generators that a loader's data set reads for a sample, and that every worker gets in the same state.
 
-    Found in attributes and closures without running anything. Empty when there is one worker or a ``worker_init_fn``.
+    Found in attributes and closures without running anything. With a ``worker_init_fn`` it is that one alone, where it
+    seeds every worker alike. Empty when there is one worker.
     """
-    if getattr(loader, "num_workers", 0) < 2 or getattr(loader, "worker_init_fn", None) is not None:
+    if getattr(loader, "num_workers", 0) < 2:
         return []
+    begin = getattr(loader, "worker_init_fn", None)
+    if begin is not None:
+        return ["the seed that worker_init_fn sets"] if _seeds_alike(begin) else []
+    return generators(loader.dataset)
+
+
+def generators(thing: Any) -> list[str]:
+    """Random generators that a data set or module reads when it is used, by where they are held."""
     found: list[str] = []
-    _walk(loader.dataset, type(loader.dataset).__name__, found, set(), depth=6)
+    _walk(thing, type(thing).__name__, found, set(), depth=6)
     return found
+
+
+def _seeds_alike(begin: Any) -> bool:
+    """It seeds a generator, and neither reads the worker's number nor asks torch for anything of that worker."""
+    code = getattr(begin, "__code__", None)
+    if code is None or code.co_argcount != 1:
+        return False
+    number = code.co_varnames[0]
+    read = number in code.co_cellvars or any(
+        step.argval == number or (isinstance(step.argval, tuple) and number in step.argval)
+        for step in dis.get_instructions(code)
+    )
+    return not read and bool(_SEEDS & set(code.co_names)) and not _OWN & set(code.co_names)
 
 
 def _walk(thing: Any, path: str, found: list[str], done: set[int], depth: int) -> None:
@@ -271,14 +296,18 @@ def _walk(thing: Any, path: str, found: list[str], done: set[int], depth: int) -
         for name, part in attributes.items():
             if name in read:
                 _walk(part, f"{path}.{name}", found, done, depth - 1)
-        for method in ("__getitem__", "__call__", "__iter__"):
+        for method in ("__getitem__", "__call__", "__iter__", "forward"):
             _walk(getattr(type(thing), method, None), path, found, done, depth - 1)
 
 
 def _is_generator(thing: Any) -> bool:
     kind = type(thing)
     plain = kind.__module__ == "random" and kind.__name__ == "Random"
-    return plain or (kind.__module__.startswith("numpy.random") and kind.__name__ in {"Generator", "RandomState"})
+    return (
+        plain
+        or isinstance(thing, torch.Generator)
+        or (kind.__module__.startswith("numpy.random") and kind.__name__ in {"Generator", "RandomState"})
+    )
 
 
 def _names_read(kind: type) -> set[str]:

@@ -77,7 +77,8 @@ def _flow(setup: dict[str, Any]) -> str:
 
 
 def _repeatable(setup: dict[str, Any]) -> str:
-    return setup.get("tests", {}).get("deterministic", {}).get("says", "")
+    tests = setup.get("tests", {})
+    return "; ".join(tests[name]["says"] for name in ("deterministic", "repeatable") if "says" in tests.get(name, {}))
 
 
 def _later(setup: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ def connected(twin: Twin) -> Test:
     twin.model.train(twin.replay.model.training)
     lost = list(trained)
     for batch in twin.batches[:3]:
-        loss = twin.replay.loss(twin.model, batch)
+        loss = twin.loss(batch)
         if loss.requires_grad:
             gradients = torch.autograd.grad(loss, [trained[name] for name in lost], allow_unused=True)
             lost = [name for name, gradient in zip(lost, gradients, strict=True) if gradient is None]

@@ -5,7 +5,7 @@ from fieldguide.doctor.records import Test
 
 
 def input_matters(twin: Twin) -> Test:
-    out = twin.output()
+    out = twin.answer
     if out.ndim < 2 or len(out) < 4 or not rms(out):
         return {"ok": None, "says": "no output for every sample"}
     figure = rms(out - out.mean(0)) / rms(out)

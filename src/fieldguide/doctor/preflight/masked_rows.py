@@ -20,7 +20,7 @@ def masked_rows(twin: Twin) -> Test:
     kinds = ("attention", "transformer")
     if not any(kind in type(module).__name__.lower() for module in twin.model.modules() for kind in kinds):
         return {"ok": None, "says": "no attention"}
-    if _finite(twin.output()):
+    if _finite(twin.answer) and _finite(twin.output_of(twin.batches[0])):
         return _context(twin)
     for name, module, args, out in twin.modules_called():
         fresh = _finite(args) and not _finite(out)

@@ -13,7 +13,7 @@ def time_gradient(twin: Twin) -> Test:
     if not cells or x.ndim != 3 or not x.is_floating_point():
         return {"ok": None, "says": "no recurrent network over a sequence"}
     x = x.detach().clone().requires_grad_()
-    loss = twin.replay.loss(twin.model, changed(twin.batch, (place, x)))
+    loss = twin.loss(changed(twin.batch, (place, x)))
     (gradient,) = torch.autograd.grad(loss, x)
     over_time = gradient.movedim(1 if cells[0].batch_first else 0, 0).flatten(1).norm(dim=1)
     largest = over_time.max().item()

@@ -2,13 +2,18 @@
 
 import copy
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
+from time import perf_counter
 from types import FunctionType, MethodType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+FEW = 8  # samples, which show as much as a whole batch does where a test asks for no average
+MOST_BYTES = 2 << 30  # of parameters that are copied
 
 
 @runtime_checkable
@@ -43,9 +48,11 @@ def copied(model: nn.Module) -> nn.Module:
     """A copy that shares nothing with the network.
 
     RuntimeError when it would reach back into the training: through a hook that is not PyTorch's, or a ``forward`` that
-    was put on the object and holds on to it. Such functions are not copied with it.
+    was put on the object and holds on to it. Such functions are not copied with it. MemoryError above 2 GiB.
     """
     model = plain(model)
+    if sum(p.numel() * p.element_size() for p in model.parameters()) > MOST_BYTES:
+        raise MemoryError("the network is too large to be copied")
     for name, module in model.named_modules():
         own = vars(module).get("forward")
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
@@ -69,11 +76,15 @@ def _holds_network(thing: Any, depth: int = 4) -> bool:
 
 
 class Twin:
-    """A copy of the network in eval mode; nothing done to it reaches the training."""
+    """A copy of the network in eval mode; nothing done to it reaches the training.
 
-    def __init__(self, replay: Replay):
-        self.replay, self.batches = replay, list(replay.batches)
-        self.batch = self.batches[0]
+    TimeoutError from whatever calls the network after ``ends``, on the clock of ``time.perf_counter``.
+    """
+
+    def __init__(self, replay: Replay, ends: float = math.inf):
+        self.replay, self.batches, self.ends = replay, list(replay.batches), ends
+        self.batch = _few(self.batches[0])
+        """The first few samples."""
         self.model = copied(replay.model).eval()
 
     def inputs(self) -> Iterator[tuple[Place, Tensor]]:
@@ -95,9 +106,32 @@ class Twin:
 
     @torch.no_grad()
     def output(self, *changes: tuple[Place, Tensor]) -> Tensor:
-        """The output on the first batch with some inputs changed, in float32 or more."""
-        result = self.replay.output(self.model, changed(self.batch, *changes))
+        """The output on the first samples with some inputs changed, in float32 or more."""
+        return self.output_of(changed(self.batch, *changes))
+
+    @torch.no_grad()
+    def output_of(self, batch: Any) -> Tensor:
+        self._in_time()
+        result = self.replay.output(self.model, batch)
         return result.float() if result.dtype in {torch.float16, torch.bfloat16} else result
+
+    def loss(self, batch: Any) -> Tensor:
+        self._in_time()
+        return self.replay.loss(self.model, batch)
+
+    def _in_time(self) -> None:
+        if perf_counter() > self.ends:
+            raise TimeoutError("no time left")
+
+    @cached_property
+    def answer(self) -> Tensor:
+        """The output on the first samples as they are."""
+        return self.output()
+
+    @cached_property
+    def wavers(self) -> float:
+        """How far a second answer to the same is from the first."""
+        return rms(self.output() - self.answer)
 
     @torch.no_grad()
     def modules_called(self, *changes: tuple[Place, Tensor]) -> list[tuple[str, nn.Module, Any, Any]]:
@@ -125,18 +159,42 @@ def changed(batch: Any, *changes: tuple[Place, Tensor]) -> Any:
     return dataclasses.replace(batch, args=tuple(args), kwargs=kwargs)
 
 
+def size(batch: Any) -> int:
+    """Samples of a batch: the length of its inputs' first axis, of which that of a flattened target is a multiple.
+
+    Tensors without an axis do not count. ValueError where the others have different ones.
+    """
+    lengths = {len(value) for value in (*batch.args, *batch.kwargs.values()) if _has_samples(value)}
+    n = min(lengths, default=0)
+    if len(lengths) != 1 or not n or (_has_samples(batch.target) and (len(batch.target) or 1) % n):
+        raise ValueError("the tensors of a batch have different first axes")
+    return n
+
+
+def _has_samples(value: Any) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor) and value.ndim > 0
+
+
 def cut(batch: Any, part: slice) -> Any:
     """Some samples of a batch; ValueError when its tensors do not share their first axis."""
-    tensors = [value for value in (*batch.args, *batch.kwargs.values(), batch.target) if isinstance(value, Tensor)]
-    if len({value.shape[:1] for value in tensors}) != 1 or not tensors[0].ndim:
-        raise ValueError("the tensors of a batch have different first axes")
-    pick = lambda value: value[part] if isinstance(value, Tensor) else value  # noqa: E731
+    n = size(batch)
+
+    def pick(value: Any) -> Any:
+        return value.unflatten(0, (n, -1))[part].flatten(0, 1) if _has_samples(value) else value
+
     return dataclasses.replace(
         batch,
         args=tuple(map(pick, batch.args)),
         kwargs={name: pick(value) for name, value in batch.kwargs.items()},
         target=pick(batch.target),
     )
+
+
+def _few(batch: Any) -> Any:
+    try:
+        return cut(batch, slice(FEW)) if size(batch) > FEW else batch
+    except ValueError:
+        return batch
 
 
 def rms(x: Tensor) -> float:

@@ -28,7 +28,7 @@ class Fork:
         self.optimizer = (
             torch.optim.Adam([p for p in self.model.parameters() if p.requires_grad], lr=rate)
             if optimizer is None
-            else _taken_over(optimizer, plain(replay.model), self.model)
+            else taken_over(optimizer, plain(replay.model), self.model)
         )
         self.scale = 1.0
         """What the loss is multiplied with."""
@@ -80,7 +80,8 @@ def end(losses: Sequence[float]) -> float:
     return median(losses[-max(1, len(losses) // 5) :])
 
 
-def _taken_over(optimizer: Optimizer, model: nn.Module, twin: nn.Module) -> Optimizer:
+def taken_over(optimizer: Optimizer, model: nn.Module, twin: nn.Module) -> Optimizer:
+    """The optimizer for a twin of ``model``, its settings and moments as they are; LookupError if it learns none."""
     places = {id(parameter): name for name, parameter in model.named_parameters()}
     named = dict(twin.named_parameters())
     groups, state = [], {}

@@ -1,9 +1,10 @@
 """D15 duplicated-worker-randomness: every loader worker draws the same random numbers.
 
-What it looks for: a data set that holds a random generator and reads it when a sample is read, several workers, and
-no worker_init_fn; or draws that two workers have in common.
+What it looks for: several workers and a data set that holds a random generator and reads it when a sample is read,
+without a worker_init_fn or with one that sets the same seed in each; or draws that two workers have in common.
 Why it matters: augmentations repeat across workers and in every epoch.
-Usual causes: numpy.random.default_rng made in __init__: a worker gets a copy of it in the same state.
+Usual causes: numpy.random.default_rng made in __init__: a worker gets a copy of it in the same state; a worker_init_fn
+that calls seed(42).
 Known false alarms: a generator that only splits the data while the set is made is not used later, and not counted.
 Fix: seed the generator in worker_init_fn from torch.initial_seed(), or draw with torch.
 """

@@ -1,10 +1,9 @@
 """M05 softmax-wrong-axis: a softmax runs over the batch instead of the classes.
 
-What it looks for: outputs whose columns, not rows, sum to one over the batch; or a network whose answer to one sample
-depends on the others through its last operation.
+What it looks for: outputs whose columns, and not their rows, sum to one over the batch.
 Why it matters: samples compete with one another.
 Usual causes: softmax(dim=0), or a dim left out.
-Known false alarms: none.
+Known false alarms: none: with as many samples as classes and equal shares, rows sum to one too, and nothing is said.
 Fix: softmax over dim=-1, or none before cross entropy.
 """
 
@@ -13,7 +12,7 @@ from fieldguide.doctor.history import History
 
 
 def judge(history: History) -> Sign | None:
-    if not history.fact("loss", "column_sum_one"):
+    if not history.fact("loss", "column_sum_one") or history.fact("loss", "row_sum_one"):
         return None
     return Sign("what the loss is given sums to one over the batch and not over the classes", "any")
 

@@ -47,6 +47,9 @@ RULE = Rule(
     judge=judge,
     on=frozenset({"sample", "probe"}),
     gated=False,
-    fixes=(Fix("Multiply the learning rate by 10", "lr * 10"),),
+    fixes=(
+        Fix("Multiply the learning rate by 10", "lr * 10"),
+        Fix("Use AdamW, whose step does not depend on the gradient's size", "adam"),
+    ),
     refute="At ten times the rate a copy learns no faster.",
 )

@@ -39,7 +39,7 @@ RULE = Rule(
     slug="vanishing-gradient",
     judge=judge,
     fixes=(
-        Fix("Use ReLU or GELU, residual connections and normalisation"),
+        Fix("Use ReLU or GELU, residual connections and normalisation", "normalise"),
         Fix("Draw initial values by He or Glorot", "init"),
     ),
     refute="The first layers learn as fast once the rate is raised for them alone.",
