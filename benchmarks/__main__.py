@@ -1,4 +1,6 @@
-"""Every benchmark in turn: ``python -m benchmarks``. Keep the machine idle; each prints its own table.
+"""Every benchmark in turn: ``python -m benchmarks``, or ``make bench``. Keep the machine idle.
+
+Each prints its own table, and writes it into the page where it stands.
 
 ``benchmarks.transfer`` and ``benchmarks.tables`` need data of yours and ``benchmarks.optimizers`` a folder and twenty
 minutes; they are run by themselves.
@@ -8,14 +10,16 @@ import subprocess
 import sys
 
 BENCHMARKS = (
-    "overhead",
+    "overhead --docs",
     "attention",
-    "zoo",
+    "zoo --docs",
+    "tuned --docs",
+    "gpu --docs",
     "accuracy",
-    "hashes",
+    "hashes --check",
     "kills",
-    "faults",
-    "saves",
+    "faults --docs",
+    "saves --docs",
     "generate",
     "clipping",
     "texts",
@@ -24,8 +28,8 @@ BENCHMARKS = (
 
 if __name__ == "__main__":
     failed = []
-    for name in BENCHMARKS:
-        print(f"\n== {name}", flush=True)
-        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
-            failed.append(name)
+    for words in BENCHMARKS:
+        print(f"\n== {words}", flush=True)
+        if subprocess.run([sys.executable, "-m", *f"benchmarks.{words}".split()], check=False).returncode:
+            failed.append(words)
     sys.exit(f"failed: {', '.join(failed)}" if failed else 0)

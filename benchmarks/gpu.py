@@ -243,6 +243,8 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path)
     parser.add_argument("--docs", action="store_true", help="write the tables into docs/speed.md")
     options = parser.parse_args()
+    if DEVICE.type == "cpu" and not options.quick:
+        raise SystemExit(print("there is no GPU here, so nothing was measured"))
     torch.manual_seed(0)
     place = torch.cuda.get_device_name() if DEVICE.type == "cuda" else DEVICE.type
     print(f"torch {torch.__version__} on {place}")

@@ -28,6 +28,7 @@ _HOME = {
     "Doctor": "fieldguide.doctor.attending",
     "profile": "fieldguide.profile",
     "complexity": "fieldguide.profile",
+    "tune": "fieldguide.profile.tuning",
 }
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604  (names, loaded lazily)

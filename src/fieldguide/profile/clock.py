@@ -81,13 +81,18 @@ def synchronize(device: torch.device) -> None:
 
 
 def take_turns(
-    candidates: Mapping[str, Callable[[], object]], device: torch.device, *, seconds: float, rounds: int
+    candidates: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    *,
+    seconds: float,
+    rounds: int,
+    warm_up: int = 2,
 ) -> tuple[dict[str, Times], Quiet]:
     """Each candidate a few times to warm up, then all in turn: ``rounds`` times, or fewer when ``seconds`` are over."""
     reference = _reference(device)
     everything = {**candidates, "": reference}
     for run in everything.values():
-        for _ in range(2):
+        for _ in range(warm_up):
             run()
     taken: dict[str, list[float]] = {name: [] for name in everything}
     synchronize(device)

@@ -2,8 +2,7 @@
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -21,9 +20,9 @@ from fieldguide.profile.clock import Quiet, Times, synchronize, take_turns
 from fieldguide.profile.layers import Layer, LayerTable, layer_table
 from fieldguide.profile.machine import Machine, measure_machine
 from fieldguide.profile.memory import bytes_of, peak_of
-from fieldguide.profile.operations import Loss, operations_of
+from fieldguide.profile.operations import Loss, Operation, operations_of
 from fieldguide.profile.roofline import Roofline, roofline
-from fieldguide.profile.trying import Example, arguments_of, device_of, explaining
+from fieldguide.profile.trying import Example, arguments_of, device_of, explaining, fitting, in_mode
 
 ROUNDS = 100
 LAYER_ROUNDS = 12
@@ -37,7 +36,10 @@ class LayerTime:
     kind: str
     parameters: int
     flops: int
+    moved_bytes: int
+    """What its operations read and write."""
     activation_bytes: int
+    """What autograd keeps of it."""
     seconds: float
 
 
@@ -74,8 +76,10 @@ class Profile:
     """What a training step needs at most beside them and the optimizer's state: activations, gradients, work space."""
     optimizer_bytes: int | None
     layer_seconds: dict[str, float]
+    operations: tuple[Operation, ...]
+    """Of a training step where there is one, else of a forward pass."""
     roof: Roofline
-    """Over the training step where there is one, else over the forward pass."""
+    """Over the same."""
     quiet: Quiet
 
     @property
@@ -93,13 +97,22 @@ class Profile:
         whole = self._row(self.table.total)
         rest = [
             getattr(whole, field) - sum(getattr(row, field) for row in rows)
-            for field in ("parameters", "flops", "activation_bytes", "seconds")
+            for field in ("parameters", "flops", "moved_bytes", "activation_bytes", "seconds")
         ]
         return [*rows, LayerTime("(between layers)", "", *rest)]
 
     def _row(self, layer: Layer) -> LayerTime:
-        seconds = self.layer_seconds.get(layer.name, 0.0)
-        return LayerTime(layer.name, layer.kind, layer.parameters, layer.flops, layer.activation_bytes, seconds)
+        within = f"{layer.name}." if layer.name else ""
+        own = (o for o in self.operations if o.layer is not None and f"{o.layer}.".startswith(within))
+        return LayerTime(
+            layer.name,
+            layer.kind,
+            layer.parameters,
+            layer.flops,
+            sum(operation.bytes for operation in own),
+            layer.activation_bytes,
+            self.layer_seconds.get(layer.name, 0.0),
+        )
 
 
 def mean_square(output: Any) -> Tensor:
@@ -140,16 +153,16 @@ def profile(
     own = arguments[0].shape[0] if arguments and arguments[0].ndim else 1
     if min(batches, default=1) < 1:
         raise FieldguideError(f"batches={list(batches)}: a batch has at least one sample")
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), _mode(model, False):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), in_mode(model, False):
         inputs = {size: tuple(_repeated(x, own, size) for x in arguments) for size in sorted({own, *batches})}
         forwards = {size: _forward(model, given) for size, given in inputs.items()}
         for size, run in forwards.items():
-            with explaining(model, inputs[size]), _fitting(size, device):
+            with explaining(model, inputs[size]), fitting(size, device):
                 run()
         step, state = _step(model, arguments, loss) if train else (None, None)
         candidates: dict[str, Callable[[], object]] = {str(size): run for size, run in forwards.items()}
         if step:
-            with _fitting(own, device):
+            with fitting(own, device):
                 step()
             candidates["step"] = step
         times, quiet = take_turns(candidates, device, seconds=seconds, rounds=ROUNDS)
@@ -162,7 +175,7 @@ def profile(
             _write_trace(candidates[work], file, device)
         with torch.no_grad():
             layer_seconds = _layer_seconds(model, arguments, device)
-        with _mode(model, train):
+        with in_mode(model, train):
             table = layer_table(model, arguments)
             noted = operations_of(model, arguments, loss if train else None)
         return Profile(
@@ -177,6 +190,7 @@ def profile(
             peak_of(step, device) if step else None,
             state() if state else None,
             layer_seconds,
+            noted,
             roofline(noted, machine, times[work].median, waiting),
             quiet,
         )
@@ -285,23 +299,3 @@ def _repeated(x: Tensor, own: int, size: int) -> Tensor:
 def _dtype(model: nn.Module, example: tuple[Tensor, ...]) -> torch.dtype:
     floats = (x.dtype for x in (*model.parameters(), *example) if x.is_floating_point())
     return next(floats, torch.float32)
-
-
-@contextmanager
-def _mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Inside the ``with``, training or evaluation mode; afterwards every module in the mode in which it was."""
-    modes = {module: module.training for module in model.modules()}
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-@contextmanager
-def _fitting(batch: int, device: torch.device) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise FieldguideError(f"a batch of {batch} does not fit the memory of {device}; choose a smaller one") from None

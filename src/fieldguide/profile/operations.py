@@ -6,6 +6,7 @@ what it moves at least, when it shares nothing with its neighbours.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ class Operation:
     name: str
     flops: int
     bytes: int
+    layer: str | None = None
+    """The innermost module that was being called; the model itself is ``""``, a backward pass or an update is None."""
 
 
 def operations_of(model: nn.Module, example: tuple[Tensor, ...], loss: Loss | None = None) -> tuple[Operation, ...]:
@@ -37,6 +40,9 @@ def operations_of(model: nn.Module, example: tuple[Tensor, ...], loss: Loss | No
 
     def run(twin: nn.Module, state: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> tuple[Operation, ...]:
         with torch.set_grad_enabled(loss is not None), Operations() as noted:
+            for name, module in twin.named_modules():
+                module.register_forward_pre_hook(partial(noted.enter, name))
+                module.register_forward_hook(noted.leave)
             output = functional_call(twin, state, inputs)
             if loss is not None:
                 loss(output).backward()
@@ -55,15 +61,25 @@ class Operations(TorchDispatchMode):
         super().__init__()
         self.formulas = {**flop_registry, **{key: _on_shapes(formula) for key, formula in UNCOUNTED.items()}}
         self.list: list[Operation] = []
+        self._calls: list[str] = []
+
+    def enter(self, name: str, *_: Any) -> None:
+        """A module of this name is called: what follows is its own, until ``leave``."""
+        self._calls.append(name)
+
+    def leave(self, *_: Any) -> None:
+        self._calls.pop()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = kwargs or {}
         result = func(*args, **named)
-        if not (func.is_view or func._overloadpacket in _FREE):
+        asked = func.namespace == "prim"  # a fake tensor for its device, say
+        if not (asked or func.is_view or func._overloadpacket in _FREE):
             formula = self.formulas.get(func._overloadpacket)
             flops = formula(*args, **named, out_val=result) if formula else 0
             moved = _bytes((args, named)) + _bytes(result)
-            self.list.append(Operation(func._overloadpacket.__name__, int(flops), moved))
+            layer = self._calls[-1] if self._calls else None
+            self.list.append(Operation(func._overloadpacket.__name__, int(flops), moved, layer))
         return result
 
 

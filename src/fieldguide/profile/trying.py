@@ -102,3 +102,24 @@ def device_of(model: nn.Module, example: tuple[Tensor, ...]) -> torch.device:
             "needs no more, but a time needs a real one"
         )
     return device
+
+
+@contextmanager
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Inside the ``with``, training or evaluation mode; afterwards every module in the mode in which it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def fitting(batch: int, device: torch.device) -> Iterator[None]:
+    """Inside the ``with``, running out of memory raises FieldguideError with the size of the batch."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise FieldguideError(f"a batch of {batch} does not fit the memory of {device}; choose a smaller one") from None

@@ -62,7 +62,7 @@ def tuned(recipe: Recipe, model: nn.Module, objective: Objective, batch: Batch, 
     def make_optimizer(model: nn.Module, options: Mapping[str, Any]) -> Optimizer:
         return build_optimizer(model, **asdict(replace(recipe.optimizer, lr=1e-9)))
 
-    with untouched():
+    with untouched(), kept_memory(False):
         found = tune_training(
             *(model, batch, losses, TOLERANCES[recipe.tune]), groups=groups, make_optimizer=make_optimizer,
             seconds=SECONDS,
