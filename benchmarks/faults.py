@@ -34,6 +34,7 @@ import torch
 
 from benchmarks import kills
 from benchmarks.crashes import Recording, at_call, die, refuse
+from benchmarks.crews import Threads, crew, on_all, part
 from benchmarks.pages import write
 from fieldguide.errors import DamagedFile, FieldguideError
 from fieldguide.trace import Log
@@ -260,12 +261,30 @@ def after_damage(folder: Path) -> Recording:
     return recording
 
 
+def by_two(folder: Path) -> Recording:
+    """Two processes write one checkpoint together, each its part of the weight."""
+    checkpoints = saved(folder)
+
+    def save(member: Threads) -> Path:
+        state = state_of(4)
+        half = part(state["model"]["weight"], 0, member.rank, member.size)
+        return checkpoints.save(state | {"model": {"weight": half, "tied": half}}, step=4, crew=member)
+
+    with Recording(folder, done=3) as recording:
+        for problem in on_all(save, crew(2)):
+            if isinstance(problem, Exception):
+                raise problem
+        recording.mark(4)
+    return recording
+
+
 CUTS = {
     "the first save": first_save,
     "saves and removals": two_saves,
     "a save that moves both links": a_better_one,
     "a save and its logs": logs_as_well,
     "a resume and its first save": after_damage,
+    "a save by two processes": by_two,
 }
 
 

@@ -6,18 +6,16 @@ The crews here are threads of one process; those of real processes are in test_d
 import json
 import random
 import shutil
-import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from benchmarks.crews import Threads, crew, on_all, part
 from torch import Tensor
 
 from fieldguide.errors import DamagedFile, FieldguideError
-from fieldguide.train.checkpoint import MANIFEST, VALUES, Checkpoints, Crew, Slice, load, save, shards
+from fieldguide.train.checkpoint import MANIFEST, VALUES, Checkpoints, load, save, shards
 from fieldguide.train.checkpoint.disk import write
 from fieldguide.train.checkpoint.folder import seal
 from fieldguide.train.checkpoint.reading import stored
@@ -25,49 +23,6 @@ from fieldguide.train.checkpoint.shards import LAYOUT, shard_name
 from fieldguide.train.checkpoint.tree import DTYPES
 
 SIZE = 3
-
-
-class Threads(Crew):
-    """A crew of threads that meet at a barrier."""
-
-    def __init__(self, rank: int, size: int, meeting: threading.Barrier, said: list[str]):
-        super().__init__(rank, size)
-        self.meeting, self.said = meeting, said
-
-    def exchange(self, text: str) -> list[str]:
-        self.said[self.rank] = text
-        self.meeting.wait()
-        said = [*self.said]
-        self.meeting.wait()
-        return said
-
-
-def crew(size: int = SIZE, patience: float = 60) -> list[Threads]:
-    meeting, said = threading.Barrier(size, timeout=patience), [""] * size
-    return [Threads(rank, size, meeting, said) for rank in range(size)]
-
-
-def on_all(work: Any, crew: Sequence[Threads]) -> list[Any]:
-    """What each gets, or the error that it meets."""
-
-    def one(member: Threads) -> Any:
-        try:
-            return work(member)
-        except Exception as problem:
-            return problem
-
-    with ThreadPoolExecutor(len(crew)) as pool:
-        return [*pool.map(one, crew)]
-
-
-def bounds(length: int, rank: int, size: int) -> tuple[int, int]:
-    each = -(-length // size)
-    return min(rank * each, length), min((rank + 1) * each, length)
-
-
-def part(whole: Tensor, axis: int, rank: int, size: int) -> Slice:
-    start, stop = bounds(whole.shape[axis], rank, size)
-    return Slice(whole.narrow(axis, start, stop - start), whole.shape, axis, start)
 
 
 def whole_state(step: int) -> dict[str, Any]:
@@ -179,7 +134,7 @@ def test_a_save_beside_the_training_is_of_the_moment_it_began(tmp_path: Path) ->
             tensor.zero_()
         return future.result()
 
-    (path, *_) = on_all(work, crew())
+    (path, *_) = on_all(work, crew(SIZE))
     assert same(load(path), whole_state(5))
 
 
@@ -356,7 +311,7 @@ def test_whoever_falls_silent_there_is_a_whole_checkpoint(tmp_path: Path, silent
 
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     save_together(checkpoints, 1)
-    members = [Dying(one.rank, one.size, one.meeting, one.said) for one in crew(patience=1.0)]
+    members = [Dying(one.rank, one.size, one.meeting, one.said) for one in crew(SIZE, patience=1.0)]
     problems = on_all(lambda c: checkpoints.save(own_state(2, c.rank, SIZE), step=2, crew=c), members)
     for rank, problem in enumerate(problems):
         assert isinstance(problem, Died if rank == silent else OSError)
