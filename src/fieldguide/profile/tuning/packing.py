@@ -11,7 +11,7 @@ from fieldguide.blocks.conv import SiLU
 from fieldguide.blocks.decoding import prepared
 from fieldguide.blocks.decoding.weights import ENGINES, Int8, Packed, Weight
 from fieldguide.profile.tuning.candidate import Arguments, Candidate, Choice, Subject, swap
-from fieldguide.profile.tuning.pairs import pairs
+from fieldguide.profile.tuning.pairs import input_sizes, pairs
 from fieldguide.profile.tuning.precision import Autocasting
 from fieldguide.shapes import Float, Tensor
 
@@ -41,12 +41,13 @@ class PackedWeights(Candidate):
 
     def apply(self, model: nn.Module, arguments: Arguments) -> nn.Module:
         short = isinstance(model, Autocasting) and model.dtype == torch.bfloat16
-        following = pairs(model, arguments)
+        following, sizes = pairs(model, arguments), input_sizes(model, arguments)
         new: dict[nn.Module, nn.Module] = {}
         for conv in model.modules():
-            if type(conv) is nn.Conv2d and _can_be_packed(conv):
+            if type(conv) is nn.Conv2d and conv in sizes and _can_be_packed(conv):
                 activation = following.get(conv, conv)
-                new[conv] = PackedConv.of(conv, activation, torch.bfloat16 if short else conv.weight.dtype)
+                dtype = torch.bfloat16 if short else conv.weight.dtype
+                new[conv] = PackedConv.of(conv, activation, dtype, sizes[conv])
                 if type(activation) in ACTIVATIONS:
                     new[activation] = nn.Identity()
         return prepared(swap(model, new), PackedShort if short else Packed)
@@ -77,7 +78,8 @@ class PackedConv(nn.Conv2d):
     activation: tuple[str, list[float]]
 
     @classmethod
-    def of(cls, conv: nn.Conv2d, activation: nn.Module, dtype: torch.dtype) -> "PackedConv":
+    def of(cls, conv: nn.Conv2d, activation: nn.Module, dtype: torch.dtype, size: list[int]) -> "PackedConv":
+        """``size`` is the input's, for which the layout is chosen; others are computed too, if more slowly."""
         twin = copy.copy(conv)
         twin.__class__ = cls
         assert isinstance(twin, PackedConv)
@@ -86,7 +88,7 @@ class PackedConv(nn.Conv2d):
         twin.weight = nn.Parameter(conv.weight.to(dtype), requires_grad=False)
         if conv.bias is not None:
             twin.bias = nn.Parameter(conv.bias.to(dtype), requires_grad=False)
-        twin.packed = torch.ops.mkldnn._reorder_convolution_weight(twin.weight, *twin._numbers)
+        twin.packed = torch.ops.mkldnn._reorder_convolution_weight(twin.weight, *twin._numbers, size)
         return twin
 
     @property

@@ -36,3 +36,21 @@ def pairs(model: nn.Module, arguments: Arguments) -> dict[nn.Module, nn.Module]:
         for handle in handles:
             handle.remove()
     return {one: other for one, other in found.items() if runs[one] == runs[other] == 1}
+
+
+@torch.no_grad()
+def input_sizes(model: nn.Module, arguments: Arguments) -> dict[nn.Module, list[int]]:
+    """The size of the tensor that each convolution over images was last given."""
+    sizes: dict[nn.Module, list[int]] = {}
+
+    def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        sizes[module] = list(inputs[0].shape)
+
+    convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    handles = [conv.register_forward_pre_hook(note) for conv in convs]
+    try:
+        model(*arguments)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sizes
