@@ -24,7 +24,10 @@ LEFT = {
     "recipe.toml", "environment.json", "metrics.jsonl", "trace.jsonl", "checkpoints", "model", "doctor.json", "figures",
     "report.html",
 }  # fmt: skip
-FIGURES = {"calibration.png", "curves.png", "confusion.png", "health.png", "mistakes.png", "predictions.safetensors"}
+FIGURES = {
+    "calibration.png", "curves.png", "confusion.png", "health.png", "mistakes.png", "monitor.png",
+    "predictions.safetensors",
+}  # fmt: skip
 
 
 def fieldguide_(*arguments: object, **options) -> subprocess.CompletedProcess[str]:

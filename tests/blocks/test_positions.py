@@ -50,7 +50,8 @@ def test_sinusoidal_follows_the_modules_type_and_keeps_float64_exact():
 
 def test_positions_count_from_what_the_cache_has_seen():
     class Layer:
-        mask, bias = None, None
+        def reach(self) -> float:
+            return float("inf")
 
     cache, tokens = DynamicCache(), torch.zeros(2, 5, dtype=torch.long)
     assert positions_of(tokens, cache=cache).tolist() == [0, 1, 2, 3, 4]

@@ -41,6 +41,12 @@ class Origin(Callback):
     def state_dict(self) -> dict[str, Any]:
         return {"data": self.data, "source": self.source}
 
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """A sample that was looked at once is known from then on, and one that was not is not."""
+        known = {name: value for name, value in state["data"].items() if _of_a_sample(name)}
+        seen = {name: value for name, value in self.data.items() if name in known or not _of_a_sample(name)}
+        self.data = known | seen
+
 
 @dataclass(frozen=True)
 class Resumption:
@@ -83,7 +89,7 @@ def resumption(run: RunFolder, state: Mapping[str, Any], asked: Recipe, now: Ori
             f"resume: {', '.join(fixed)} cannot change within a run; leave it out, or start a new run from the weights"
         )
     then = state["callbacks"].get("Origin", {"data": {}, "source": {}})
-    seen = {name for name in {**then["data"], **now.data} if not name.endswith(" sample")}
+    seen = {name for name in {**then["data"], **now.data} if not _of_a_sample(name)}
     both = then["data"].keys() & now.data.keys()
     data = _differing("{} of the data", then["data"], now.data, sorted(seen | both))
     source = _differing("source of {}", then["source"], now.source, sorted(then["source"].keys() & now.source.keys()))
@@ -96,6 +102,11 @@ def resumption(run: RunFolder, state: Mapping[str, Any], asked: Recipe, now: Ori
     if changed:
         warnings.warn(f"resume: changed since the run began: {'; '.join(changed)}", TrainingWarning, stacklevel=3)
     return Resumption(state, old, recipe, changed)
+
+
+def _of_a_sample(name: str) -> bool:
+    """Whether a fact takes a look at a sample, which not every life of a training has."""
+    return name.endswith(" sample")
 
 
 def data_facts(data: Any, look: bool = True) -> Facts:
