@@ -86,3 +86,20 @@ def test_a_full_disk_is_no_fault_of_the_file(tmp_path):
     os.waitpid(child, 0)
     assert re.match(r"FieldguideError: cannot write 4,194,304 bytes of tensors to \S+, where [\d,]+ are free", said)
     assert said.count("TMPDIR") == 1
+
+
+def one_tensor(path: Path) -> dict:
+    with path.open("rb"):
+        return {"a": torch.ones(1)}
+
+
+def test_a_process_with_many_open_files_reads_one_more(tmp_path: Path) -> None:
+    """As a notebook has them; the reading process inherits them."""
+    file = tmp_path / "a.pth"
+    file.write_bytes(bytes(1000))
+    held = [file.open("rb") for _ in range(200)]
+    try:
+        assert torch.equal(confined(one_tensor, file)["a"], torch.ones(1))
+    finally:
+        for one in held:
+            one.close()

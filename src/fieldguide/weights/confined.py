@@ -34,6 +34,8 @@ ROOM = 1 << 28
 SECONDS = 30.0
 """Of processor and of wall time, and one more for every ``SPEED`` bytes."""
 SPEED = 20_000_000
+FILES = 64
+"""That may be open beside those which already are."""
 _MESSAGE_LIMIT = 1 << 24
 
 
@@ -152,7 +154,7 @@ def _limit(size: int, seconds: float) -> None:
         resource.RLIMIT_CPU: int(seconds),
         resource.RLIMIT_FSIZE: size + ROOM,
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NOFILE: 64,
+        resource.RLIMIT_NOFILE: FILES + max(map(int, os.listdir("/dev/fd"))),  # those of the parent are open here too
     }
     if pages is not None:
         limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + 2 * size + ROOM
