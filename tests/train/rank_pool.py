@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
 import traceback
 from multiprocessing.connection import Connection
 
@@ -59,3 +61,14 @@ def _serve(rank: int, size: int, port: int, timeout: float, pipe: Connection) ->
                 pipe.send((True, job(group, *arguments)))
             except Exception:
                 pipe.send((False, traceback.format_exc()))
+
+
+def two_ranks(code: str, *words: object) -> list[subprocess.Popen[str]]:
+    """Two processes that run this code as ranks of one job; their standard errors can be read."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, *map(str, words)]
+    places = ({"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2))
+    return [subprocess.Popen(command, env=common | place, stderr=subprocess.PIPE, text=True) for place in places]

@@ -1,13 +1,10 @@
 """Memory runs out in one of many processes: all go on in smaller pieces, or all end with one line."""
 
-import os
 import re
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
+from tests.train.rank_pool import two_ranks
 from torch import nn
 
 from fieldguide.objectives import Classification
@@ -120,17 +117,7 @@ except FieldguideError as problem:
     ],
 )
 def test_in_the_middle_of_an_exchange_all_end_with_one_line(strategy, where, after, place):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, strategy, where, str(after)],
-            env=common | {"RANK": str(i), "LOCAL_RANK": str(i)}, stderr=subprocess.PIPE, text=True,
-        )
-        for i in range(2)
-    ]  # fmt: skip
+    ranks = two_ranks(RANK, strategy, where, after)
     for rank, process in enumerate(ranks):
         said = process.communicate(timeout=120)[1]
         assert process.returncode not in (0, None)

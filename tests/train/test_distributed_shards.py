@@ -1,16 +1,13 @@
 """What real processes save together: each its own part, once, without ever gathering the whole."""
 
-import os
 import re
-import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from tests.train.rank_pool import two_ranks
 from tests.train.test_distributed_fit import _fit
 from torch import nn
 from torch.distributed import HashStore
@@ -186,17 +183,7 @@ except FieldguideError as problem:
 )
 def test_a_process_that_is_killed_while_all_save_leaves_a_good_checkpoint(tmp_path, lost, how, wait):
     run = RunFolder.create_at(tmp_path / "run")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, run.path, how], env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
+    ranks = two_ranks(RANK, run.path, how)
     deadline = time.monotonic() + 120
     while len(run.checkpoints.numbered()) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from fieldguide.objectives import Classification
+from fieldguide.profile.tuning.surroundings import threads
 from fieldguide.train.precision import Precision
 from fieldguide.train.randomness import random_state
-from fieldguide.train.threads import faster_threads, threads
+from fieldguide.train.threads import faster_threads
 
 CPU = torch.device("cpu")
 

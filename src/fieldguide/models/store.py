@@ -25,28 +25,23 @@ from fieldguide.blocks.swapping import swap_again, swaps_of
 from fieldguide.bounded import open_plain, read_json
 from fieldguide.catalog import ARCHITECTURES, Architecture
 from fieldguide.errors import DamagedFile, FieldguideError
-from fieldguide.models.build import configure, construct, default_config, fits
+from fieldguide.models.build import configure, construct, default_config
+from fieldguide.models.schema import (
+    PREPROCESSING_SCHEMA,
+    SCHEMA,
+    SWAP_SCHEMA,
+    disagreement,
+    listing,
+    require,
+    require_data,
+)
 from fieldguide.weights.files import read_safetensors
 from fieldguide.weights.preprocessing import Preprocessing
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-SCHEMA = {"fieldguide": str, "name": str, "family": str, "config": dict, "data": dict | None,
-          "preprocessing": dict | None, "swaps": list[dict], "sha256": str}  # fmt: skip
-SWAP_SCHEMA = {"where": str, "core": str, "mask": str, "dropout": float}
-PREPROCESSING_SCHEMA = {"mean": list[float], "std": list[float], "size": int, "resize": int, "interpolation": str}
-DATA_SCHEMAS = {
-    "images": {"classes": list[str], "channels": int, "image_size": list[int], "mean": list[float], "std": list[float],
-               "resize": str},
-    "text": {"classes": list[str] | None, "length": int | None},
-    "table": {"columns": list[dict], "target": str, "classes": list[str] | None},
-}  # fmt: skip
-"""By the kind of data: how inputs are prepared and answers are read."""
-COLUMN_SCHEMA = {"name": str, "levels": list[str] | None, "fill": float | str | None}
 TOKENIZER = {"tokenizer.json", "special_tokens_map.json"}
 _HARMLESS = 1 << 24
 """Numbers of a network that is built even where its weights cannot be: the message about them says more."""
-_LARGEST_SIDE = 10_000
-"""Of an image, in pixels."""
 _MOST_MODULES = 5000
 """Of a network in a file: three times those of the largest in the catalog."""
 
@@ -108,9 +103,9 @@ def save_model(
             "or swap back"
         ) from error
     added = {"data": None} | json.loads(json.dumps(dict(extra or {})))  # as it will be read: tuples become lists
-    _require(added, {"data": SCHEMA["data"]}, "extra of save_model", FieldguideError)
+    require(added, {"data": SCHEMA["data"]}, "extra of save_model", FieldguideError)
     if added["data"] is not None:
-        _require_data(added["data"], 'extra["data"] of save_model', FieldguideError)
+        require_data(added["data"], 'extra["data"] of save_model', FieldguideError)
     if folder.exists() and not {path.name for path in folder.iterdir()} <= {CONFIG, WEIGHTS, *TOKENIZER}:
         raise FieldguideError(f"{folder} holds other files than a saved model; choose a folder of its own")
     tensors = save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
@@ -195,7 +190,7 @@ def read_config(folder: str | PathLike[str], *, name: str | None = None) -> Stor
     entries = read_json(path)
     if isinstance(entries, dict):
         entries = {"swaps": [], **entries}  # files from before there were any
-    _require(entries, SCHEMA, str(path), DamagedFile)
+    require(entries, SCHEMA, str(path), DamagedFile)
     if name not in (None, entries["name"]):
         raise DamagedFile(f"{path} holds {entries['name']!r}, not {name!r}; create that model or choose other weights")
     row = next((row for row in ARCHITECTURES if row.family == entries["family"]), None)
@@ -205,13 +200,13 @@ def read_config(folder: str | PathLike[str], *, name: str | None = None) -> Stor
             f"{path} is of family {entries['family']!r}, which this fieldguide lacks (written by {version})"
         )
     default = default_config(row)
-    _require(entries["config"], dict.fromkeys(asdict(default), Any), f"config in {path}", DamagedFile)
+    require(entries["config"], dict.fromkeys(asdict(default), Any), f"config in {path}", DamagedFile)
     if entries["data"] is not None:
-        _require_data(entries["data"], f"data in {path}", DamagedFile)
+        require_data(entries["data"], f"data in {path}", DamagedFile)
     if entries["preprocessing"] is not None:
-        _require(entries["preprocessing"], PREPROCESSING_SCHEMA, f"preprocessing in {path}", DamagedFile)
+        require(entries["preprocessing"], PREPROCESSING_SCHEMA, f"preprocessing in {path}", DamagedFile)
     for swap in entries["swaps"]:
-        _require(swap, SWAP_SCHEMA, f"swaps in {path}", DamagedFile)
+        require(swap, SWAP_SCHEMA, f"swaps in {path}", DamagedFile)
     try:
         config = configure(default, entries["config"], f"the config in {path}")
         preprocessing = Preprocessing.of(entries["preprocessing"]) if entries["preprocessing"] else None
@@ -219,7 +214,7 @@ def read_config(folder: str | PathLike[str], *, name: str | None = None) -> Stor
         raise DamagedFile(str(error)) from error
     except (ValueError, TypeError) as error:
         raise DamagedFile(f"preprocessing in {path}: {error}") from error
-    if problem := _disagreement(config, entries["data"]):
+    if problem := disagreement(config, entries["data"]):
         raise DamagedFile(f"data in {path}: {problem}")
     stored = Stored(
         name=entries["name"],
@@ -249,7 +244,7 @@ def load_tensors(model: nn.Module, path: Path, *, sha256: str | None = None) -> 
         raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from error
     tensors = read_safetensors(path)
     own = model.state_dict()
-    problems = _listing("missing", own.keys() - tensors.keys()) + _listing("surplus", tensors.keys() - own.keys())
+    problems = listing("missing", own.keys() - tensors.keys()) + listing("surplus", tensors.keys() - own.keys())
     problems += [
         f"{name} is {_said(tensors[name])} in the file and {_said(own[name])} in the model"
         for name in own
@@ -268,45 +263,6 @@ def _row_of(model: nn.Module) -> Architecture:
     raise FieldguideError(f"save_model stores networks of the catalog, {type(model).__name__} is none of them")
 
 
-def _require(entries: Any, schema: Mapping[str, Any], where: str, error: type[FieldguideError]) -> None:
-    """A closed schema: exactly these keys, each with a value of its kind."""
-    if not isinstance(entries, dict):
-        raise error(f"{where} must be an object with {', '.join(schema)}, got {entries!r}")
-    problems = _listing("missing", schema.keys() - entries.keys()) + _listing("unknown", entries.keys() - schema.keys())
-    problems += _listing("of the wrong kind", {k for k in entries.keys() & schema if not fits(entries[k], schema[k])})
-    if problems:
-        raise error(f"{where}: {'; '.join(problems)}; expected {', '.join(sorted(schema))}")
-
-
-def _require_data(data: Any, where: str, error: type[FieldguideError]) -> None:
-    kind = data.get("kind") if isinstance(data, dict) else None
-    if kind not in DATA_SCHEMAS:
-        raise error(f"{where}: kind is {kind!r}; known: {', '.join(DATA_SCHEMAS)}")
-    _require(data, {"kind": str, **DATA_SCHEMAS[kind]}, where, error)
-    for column in data.get("columns", ()):
-        _require(column, COLUMN_SCHEMA, f"columns of {where}", error)
-
-
-def _disagreement(config: Any, data: dict[str, Any] | None) -> str | None:
-    """Where a network's numbers and its data's cannot belong together."""
-    if data is None:
-        return None
-    outputs = getattr(config, "num_classes", getattr(config, "out_features", None))
-    if data["classes"] is not None and outputs not in (None, len(data["classes"])):
-        return f"{len(data['classes'])} classes, and the network tells {outputs} apart"
-    if data["kind"] == "images":
-        sides, statistics = data["image_size"], (len(data["mean"]), len(data["std"]))
-        if len(sides) != 2 or not all(0 < side <= _LARGEST_SIDE for side in sides):
-            return f"image_size is {sides}"
-        if data["channels"] != config.in_channels or statistics != (config.in_channels,) * 2:
-            return f"{data['channels']} channels, {statistics} statistics, and the network takes {config.in_channels}"
-    if data["kind"] == "table":
-        inputs = sum(1 if column["levels"] is None else len(column["levels"]) for column in data["columns"])
-        if inputs != config.in_features:
-            return f"columns for {inputs} inputs, and the network takes {config.in_features}"
-    return None
-
-
 def _alike(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.is_floating_point() == b.is_floating_point()
 
@@ -315,11 +271,6 @@ def _said(tensor: Tensor) -> str:
     return (
         f"{tuple(tensor.shape)}" if tensor.is_floating_point() else f"{tuple(tensor.shape)} of {str(tensor.dtype)[6:]}"
     )
-
-
-def _listing(label: str, names: set[str]) -> list[str]:
-    shown = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
-    return [f"{len(names)} {label} ({shown})"] if names else []
 
 
 def _write(path: Path, data: bytes) -> None:

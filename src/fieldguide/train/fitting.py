@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -102,10 +102,13 @@ def fit(
         if ours and not state:
             replace_text(ours.recipe, to_toml(recipe))
         count, exact = surroundings(recipe), deterministic(recipe.deterministic)
-        with count, exact, Stop() as stop, strategy.spread(model) as own, recomputing(own, recipe.recompute):
+        shared = strategy.spread(model)
+        with count, exact, Stop() as stop, shared as own, recomputing(own, recipe.recompute), ExitStack() as files:
             seed_everything(recipe.seed)
             gradients = [GradientNoise()] * recipe.noise_scale + [Centralized()] * recipe.centralize
             logs = [MetricsLog(ours.metrics), Trace(ours.trace)] if ours else []
+            for log in logs:
+                files.callback(log.log.close)
             best = [BestWeights()] if recipe.stopping.patience else []
             head = [HeadFirst(own, recipe.head_epochs)] if recipe.head_epochs else []
             saving = [Saving(run, recipe.checkpoint_every, recipe.async_save)] if run else []

@@ -1,8 +1,6 @@
 """How many CPU threads: small networks on shared machines can be ten times slower with two than with one."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from statistics import median
 from time import perf_counter
 
@@ -10,6 +8,7 @@ import torch
 from torch import nn
 
 from fieldguide.objectives.phase import Batch, Objective
+from fieldguide.profile.tuning.surroundings import threads
 from fieldguide.train.failures import is_out_of_memory
 from fieldguide.train.precision import Precision
 from fieldguide.train.randomness import untouched
@@ -17,17 +16,6 @@ from fieldguide.train.randomness import untouched
 _ROUNDS = 6
 _BUDGET = 1.0
 """Seconds after which no further round begins; a large network is tried out once."""
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Runs the ``with`` block with this many threads, then goes back to the number before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def faster_threads(model: nn.Module, objective: Objective, batch: Batch, precision: Precision) -> int:

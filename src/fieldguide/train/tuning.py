@@ -16,13 +16,12 @@ from fieldguide.profile.tuning.layout import ChannelsLast
 from fieldguide.profile.tuning.memory import kept_memory
 from fieldguide.profile.tuning.precision import products
 from fieldguide.profile.tuning.search import Groups
-from fieldguide.profile.tuning.surroundings import fewer_threads
+from fieldguide.profile.tuning.surroundings import fewer_threads, threads
 from fieldguide.profile.tuning.training import NUMBERS, tune_training
 from fieldguide.train.precision import Precision
 from fieldguide.train.randomness import untouched
 from fieldguide.train.recipe import Recipe
 from fieldguide.train.run import RunFolder, replace_text
-from fieldguide.train.threads import threads
 
 TOLERANCES = {"fp32": 1e-4, "bf16": 1e-2}
 SECONDS = 20.0

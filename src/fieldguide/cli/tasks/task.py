@@ -87,7 +87,7 @@ class Task(ABC):
 
     @abstractmethod
     def preparation(self) -> dict[str, Any]:
-        """How prediction must prepare its inputs, by ``models.store.DATA_SCHEMAS``."""
+        """How prediction must prepare its inputs, by ``models.schema.DATA_SCHEMAS``."""
 
     @abstractmethod
     def facts(self) -> Facts:
