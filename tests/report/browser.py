@@ -39,7 +39,9 @@ class Browser:
         return answer["result"]
 
     def open(self, address: str) -> None:
+        """Goes there, and waits until all of the page is: before, expressions see the page that was."""
         self.ask("Page.navigate", url=address)
+        self.wait(f"location.href === new URL({json.dumps(address)}).href && document.readyState === 'complete'")
 
     def find(self, expression: str) -> Any:
         """What an expression of JavaScript is in the page now."""
@@ -50,7 +52,7 @@ class Browser:
     def wait(self, expression: str, seconds: float = 20) -> Any:
         """What it is as soon as it is true."""
         end = monotonic() + seconds
-        while not (found := self.find(f"document.body && ({expression})")):
+        while not (found := self.find(expression)):
             assert monotonic() < end, f"{expression} did not come true; {self.find('document.body.innerText')!r}"
         return found
 
