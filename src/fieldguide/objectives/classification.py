@@ -14,6 +14,9 @@ from fieldguide.objectives.focal import class_weights, focal_loss
 from fieldguide.objectives.phase import Phase
 from fieldguide.shapes import Int, Tensor
 
+_NONE = -(2**62)
+"""No label; the -100 that PyTorch leaves out in silence is one, and a wrong one."""
+
 
 @runtime_checkable
 class DeeplySupervised(Protocol):
@@ -79,7 +82,8 @@ class Classification:
 
     def step(self, model: nn.Module, batch: Sequence[Tensor]) -> Iterator[Phase]:
         *inputs, targets = batch
-        if isinstance(model, DeeplySupervised):
+        # Where the method is missing, the check of a protocol with isinstance would cost every step 20 µs.
+        if hasattr(model, "deep_supervision") and isinstance(model, DeeplySupervised):
             logits, *auxiliary = model.deep_supervision(*inputs)
             extra = model.auxiliary_weight * sum(self._loss(inner, targets) for inner in auxiliary)
             yield Phase("model", self._loss(logits, targets) + extra)
@@ -89,7 +93,13 @@ class Classification:
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         _require_fit(logits, targets, len(self.class_weights))
         if not self.focal and not self.class_weights:
-            return cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+            try:
+                return cross_entropy(logits, targets, ignore_index=_NONE, label_smoothing=self.label_smoothing)
+            except IndexError:
+                _require_labels(logits, targets)
+                raise
+        if targets.ndim == 1:
+            _require_labels(logits, targets)
         classes = logits.shape[1]
         shares = targets if targets.is_floating_point() else one_hot(targets, classes)
         shares = shares.to(torch.promote_types(logits.dtype, torch.float32))
@@ -113,15 +123,21 @@ def _require_fit(logits: Tensor, targets: Tensor, weights: int) -> None:
         raise _misfit(logits, targets, "labels must be whole numbers of int64")
     if not as_labels and not targets.is_floating_point():
         raise _misfit(logits, targets, "shares of the classes must be floats")
+    if as_labels or targets.device.type != "cpu":
+        return
+    if (targets < 0).any() or not torch.allclose(targets.sum(1), targets.new_ones(()), atol=1e-3):
+        raise _misfit(logits, targets, "the shares of a sample must be at least 0 and sum to 1")
+
+
+def _require_labels(logits: Tensor, targets: Tensor) -> None:
+    """Between 0 and the number of classes."""
     if targets.device.type == "cpu" and len(targets):
-        low, high = (end.item() for end in targets.aminmax())
-        if as_labels and not 0 <= low <= high < classes:
+        (low, high), classes = (int(end) for end in targets.aminmax()), logits.shape[1]
+        if not 0 <= low <= high < classes:
             wrong = low if low < 0 else high
             raise _misfit(
                 logits, targets, f"there is a label {wrong}, and {classes} classes count from 0 to {classes - 1}"
             )
-        if not as_labels and (low < 0 or not torch.allclose(targets.sum(1), targets.new_ones(()), atol=1e-3)):
-            raise _misfit(logits, targets, "the shares of a sample must be at least 0 and sum to 1")
 
 
 def _misfit(logits: Tensor, targets: Tensor, why: str) -> FieldguideError:

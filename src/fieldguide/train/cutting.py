@@ -18,7 +18,9 @@ def tensors_of(batch: Batch) -> list[Tensor]:
 
 def samples_of(batch: Batch) -> int:
     """The length of the first tensor in a batch that has one; 0 where none has, as nobody can cut that."""
-    return next((len(tensor) for tensor in tensors_of(batch) if len(tensor)), 0)
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.ndim else 0
+    return next(filter(None, map(samples_of, _inner(batch))), 0)
 
 
 def part(batch: Any, samples: int, start: int, stop: int) -> Any:

@@ -38,7 +38,7 @@ class Precision:
     def backward(self, loss: Tensor, share: float, inputs: list[nn.Parameter] | None) -> None:
         """Adds ``share`` times the loss's gradient to ``inputs`` (all leaves for None), scaled where fp16 needs it."""
         scaled = self.scaler.scale(loss)
-        scaled.backward(torch.full_like(scaled, share), inputs=inputs)
+        scaled.backward(None if share == 1 else torch.full_like(scaled, share), inputs=inputs)
 
     def unscale(self, optimizer: Optimizer) -> None:
         """Brings the gradients to their true size; before anything looks at them."""

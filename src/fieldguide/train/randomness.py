@@ -1,7 +1,9 @@
 """The state of every random generator a training step may draw from, as plain numbers and tensors."""
 
+import _random
 import os
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import string_at
@@ -11,6 +13,9 @@ import numpy as np
 import torch
 
 from fieldguide.errors import FieldguideError
+
+_PYTHON: Any = getattr(random.getstate, "__self__", None)  # the generator behind the functions of the module
+_CPYTHON, _PYTHON_SIZE = sys.implementation.name == "cpython", _random.Random.__basicsize__
 
 
 def seed_everything(seed: int) -> None:
@@ -49,27 +54,33 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 class Generators:
-    """What ``random_state`` holds, to come back to at any step: nothing is converted, which takes most of its time."""
+    """What ``random_state`` holds, to come back to at any step.
+
+    Python and NumPy take long to hand their states out, and few steps use them: that is done only when the memory in
+    which a generator keeps its words and its position has changed.
+    """
 
     def __init__(self) -> None:
-        self._words = b""
+        self._python: Any = None
         self._numpy: Any = None
+        self._seen = self._seen_of_numpy = b""
 
     def remember(self) -> None:
-        # NumPy takes most of the time to hand its state out, so that is done only when the 624 words and the position
-        # have moved, or a second normal number is in store, which is kept elsewhere.
+        seen = string_at(id(_PYTHON), _PYTHON_SIZE)[object.__basicsize__ :] if _CPYTHON else b""
+        if not seen or seen != self._seen or _PYTHON.gauss_next != self._python[2]:
+            self._seen, self._python = seen, random.getstate()
         generator: Any = np.random.get_bit_generator()  # pyright: ignore[reportAttributeAccessIssue]
-        words = string_at(generator.ctypes.state_address, 4 * 625)
-        if self._numpy is None or words != self._words or self._numpy[3]:
-            self._words, self._numpy = words, np.random.get_state(legacy=True)
+        seen = string_at(generator.ctypes.state_address, 4 * 625)
+        if seen != self._seen_of_numpy or self._numpy[3]:  # a second normal number is in store, and kept elsewhere
+            self._seen_of_numpy, self._numpy = seen, np.random.get_state(legacy=True)
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-        self._states = torch.get_rng_state(), cuda, random.getstate()
+        self._torch = torch.get_rng_state(), cuda
 
     def restore(self) -> None:
-        cpu, cuda, python = self._states
+        cpu, cuda = self._torch
         torch.set_rng_state(cpu)
         torch.cuda.set_rng_state_all(cuda)
-        random.setstate(python)
+        random.setstate(self._python)
         np.random.set_state(self._numpy)
 
 
