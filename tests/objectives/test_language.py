@@ -125,3 +125,20 @@ def test_a_bigram_model_learns_a_cycle():
     run = fit(Bigram(), (train, val), NextToken(), recipe)
     assert run.history[-1]["val_token_accuracy"] == 1.0
     assert run.history[-1]["val_perplexity"] < 1.2
+
+
+@pytest.mark.slow
+def test_the_loss_of_a_compiled_network_is_compiled_and_the_same():
+    model, tokens = Bigram(), torch.randint(5, (3, 8))
+    model.table.weight.data.normal_(std=3)
+    keep = torch.arange(8) < torch.tensor([[8], [5], [2]])
+    plain = next(NextToken(label_smoothing=0.1).step(model, (tokens, keep))).loss
+    (expected,) = torch.autograd.grad(plain, model.table.weight)
+    model.compile(backend="eager")
+    next(NextToken(label_smoothing=0.1).step(model, (tokens, keep)))  # is compiled
+    with torch.profiler.profile() as seen:
+        loss = next(NextToken(label_smoothing=0.1).step(model, (tokens, keep))).loss
+    (gradient,) = torch.autograd.grad(loss, model.table.weight)
+    torch.testing.assert_close(loss, plain)
+    torch.testing.assert_close(gradient, expected)
+    assert not any(event.key == "aten::cross_entropy_loss" for event in seen.key_averages())

@@ -4,8 +4,9 @@ b batch · n tokens · m source tokens · v vocabulary.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from fieldguide.metrics.language import IGNORED, TokenMetrics
 from fieldguide.objectives.phase import Phase
-from fieldguide.shapes import Bool, Int, Tensor
+from fieldguide.shapes import Bool, Float, Int, Tensor
 
 Predicted = tuple[Tensor, Tensor]
 """Logits (b, n, v), and the token that was to be found at each place (b, n), IGNORED where none was."""
@@ -39,16 +40,33 @@ class _Tokens(ABC):
     def weight(self, batch: Sequence[Tensor]) -> int: ...
 
     def step(self, model: nn.Module, batch: Sequence[Tensor]) -> Iterator[Phase]:
-        yield Phase("model", self._loss(*self.predict(model, batch)))
+        yield Phase("model", self._loss(model, batch))
 
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def _loss(self, model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
         # Apart from ``step``, which waits for the other micro-batches and would keep the logits meanwhile.
-        return cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, label_smoothing=self.label_smoothing
-        )
+        loss = _compiled_loss() if _is_compiled(model) else token_loss
+        return loss(*self.predict(model, batch), self.label_smoothing)
 
     def metrics(self) -> TokenMetrics:
         return TokenMetrics(self.predict)
+
+
+def token_loss(
+    logits: Float[Tensor, "b n v"], targets: Int[Tensor, "b n"], label_smoothing: float = 0.0
+) -> Float[Tensor, ""]:
+    """Softmax cross-entropy, a mean over the places that are not IGNORED."""
+    return cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, label_smoothing=label_smoothing)
+
+
+@cache
+def _compiled_loss() -> Callable[[Tensor, Tensor, float], Tensor]:
+    """In fewer passes over the logits, the largest tensors of a training with a large vocabulary."""
+    return torch.compile(token_loss)
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    """By its own ``compile()``, or wrapped by ``torch.compile``."""
+    return getattr(model, "_compiled_call_impl", None) is not None or hasattr(model, "_orig_mod")
 
 
 @dataclass(frozen=True)
