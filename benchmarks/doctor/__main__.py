@@ -11,15 +11,21 @@
 import argparse
 from pathlib import Path
 
-from benchmarks.doctor.board import cases, judge, likelihoods, mistakes, record_all, table
+from benchmarks.doctor.board import SPARED, Judged, cases, judge, likelihoods, mistakes, record_all, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
 BEGIN, END = "<!-- scoreboard -->\n", "<!-- /scoreboard -->"
 
 
-def write(figures: list[tuple[str, str]], ill: int, seeds: int) -> None:
+def write(figures: list[tuple[str, str]], judged: list[Judged]) -> None:
     """Between the markers of the page."""
-    head = f"{ill} ill trainings, {seeds} of every case; share (count; 95 % interval of Wilson).\n\n| | |\n|---|---|\n"
+    spoiled, well = (
+        len({one.case.seed for one in judged if (one.case.fault in SPARED) == spared}) for spared in (0, 1)
+    )
+    head = (
+        f"{sum(one.ill for one in judged):,} ill trainings, {spoiled} of every case, and {well} of every healthy one; "
+        "share (count; 95 % interval of Wilson).\n\n| | |\n|---|---|\n"
+    )
     before, _, rest = PAGE.read_text().partition(BEGIN)
     rows = "".join(f"| {name} | {figure.strip()} |\n" for name, figure in figures)
     PAGE.write_text(before + BEGIN + head + rows + END + rest.partition(END)[2])
@@ -50,7 +56,7 @@ def main() -> None:
     for name, figure in figures:
         print(f"{name:<50} {figure}")
     if asked.write:
-        write(figures, sum(one.ill for one in judged), asked.seeds)
+        write(figures, judged)
     if asked.likelihoods:
         print(*(f"{slug:<30} {share:.2f} ({count})" for slug, share, count in likelihoods(judged)), sep="\n")
     if asked.mistakes:

@@ -2,7 +2,8 @@
 
 A recording is made once (``record``) and judged as often as rules change (``judge``). A faulty run counts as ill when
 its outcome says so: its validation score lost at least a tenth of what the healthy twin gained over a constant answer,
-and more than three standard deviations of the twin's seeds.
+and more than three standard deviations of the twin's seeds. A run of the healthy list counts as healthy unless its own
+score is not finite.
 """
 
 import json
@@ -26,9 +27,13 @@ from fieldguide import trace
 from fieldguide.doctor.attending import TRACE, Doctor
 from fieldguide.doctor.examination import Diagnosis, examine
 from fieldguide.doctor.history import History
+from fieldguide.doctor.rules import RULES
 
 GROUPS = {"development": DEVELOPMENT, "held out": HELD_OUT}
 CAUSES = {fault.name: fault for fault in FAULTS}
+SPARED = {"none", "well"}
+"""What stands for a fault where nothing was spoiled."""
+ADVICE = {rule.slug for rule in RULES if rule.severity == "info"}
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,11 @@ class Judged:
         found = self.diagnosis.findings
         return [f.step for f in found if f.severity != "info" and f.suppressed_by is None]
 
+    @property
+    def advised(self) -> bool:
+        """What a fault asks for is among the findings, of whatever severity."""
+        return not CAUSES[self.case.fault].causes.isdisjoint(found.slug for found in self.diagnosis.findings)
+
     def named(self, first: int) -> bool:
         return bool(CAUSES[self.case.fault].causes & set(self.diagnosis.causes[:first]))
 
@@ -145,19 +155,30 @@ def judge(wanted: Iterable[Case], folder: Path) -> list[Judged]:
             twins.setdefault(case.program, []).append(outcome)
     judged = []
     for case, outcome in outcomes.items():
-        if outcome["applies"]:
+        if outcome["applies"] and not (case.fault in SPARED and diverged(outcome)):
             records = list(trace.read(case.folder(folder) / TRACE))
-            ill = case.fault not in {"none", "well"} and hurt(case, outcome, twins[case.program])
+            ill = case.fault not in SPARED and not advice(case) and hurt(case, outcome, twins[case.program])
             judged.append(Judged(case, ill, examine(records), History.of(records)))
     return judged
+
+
+def advice(case: Case) -> bool:
+    """A fault that costs time, room or repeatability alone, which the doctor answers with advice and no alarm."""
+    return case.fault in CAUSES and CAUSES[case.fault].causes <= ADVICE
+
+
+def diverged(outcome: dict) -> bool:
+    """It crashed, or its score is not finite."""
+    score = outcome.get("score")
+    return score is None or not math.isfinite(score)
 
 
 def hurt(case: Case, outcome: dict, twins: list[dict]) -> bool:
     if CAUSES[case.fault].resource:
         return True
-    score, healthy = outcome.get("score", math.nan), [twin["score"] for twin in twins]
-    if score is None or not math.isfinite(score):
+    if diverged(outcome):
         return True
+    score, healthy = outcome["score"], [twin["score"] for twin in twins]
     spread = stdev(healthy) if len(healthy) > 1 else 0.0
     return score < mean(healthy) - max(0.1 * (mean(healthy) - twins[0]["chance"]), 3 * spread)
 
@@ -182,7 +203,7 @@ def share(hits: Iterable[bool]) -> str:
 def table(judged: list[Judged]) -> list[tuple[str, str]]:
     """The figures of the doctor, and those of the other systems' rules on the same recordings."""
     lines: list[tuple[str, str]] = []
-    well = [one for one in judged if one.case.fault in {"none", "well"}]
+    well = [one for one in judged if one.case.fault in SPARED]
     for title, programs in GROUPS.items():
         ill = [one for one in judged if one.ill and one.case.program in programs]
         times = [min(one.alarms) for one in ill if one.alarms]
@@ -193,6 +214,7 @@ def table(judged: list[Judged]) -> list[tuple[str, str]]:
             (f"{title}: median steps to the first alarm", f"{median(times) if times else math.nan:.0f}"),
         ]
     lines += [
+        ("advice given where it is due", share(one.advised for one in judged if advice(one.case))),
         ("healthy runs with an alarm", share(bool(one.alarms) for one in well)),
         ("healthy runs with a critical one", share(one.diagnosis.verdict == "critical" for one in well)),
     ]
@@ -229,6 +251,6 @@ def mistakes(judged: list[Judged]) -> list[str]:
             lines.append(f"missed   {name}: {one.history.failing or 'does not look failing'}")
         elif one.ill and not one.named(3):
             lines.append(f"misnamed {name}: {causes} instead of {', '.join(sorted(CAUSES[one.case.fault].causes))}")
-        elif one.alarms and one.case.fault in {"none", "well"}:
+        elif one.alarms and one.case.fault in SPARED:
             lines.append(f"false    {name}: {one.diagnosis.findings[0].slug}: {one.diagnosis.findings[0].evidence}")
     return lines

@@ -557,6 +557,31 @@ def losses_kept(p: Program):
     return p.kind != "gan"
 
 
+@fault(55, "sync-bound", resource=True)
+def numbers_fetched(p: Program):
+    loss, count = p.loss, sum(parameter.numel() for parameter in p.model.parameters())
+
+    def logged(output: Any, y: Tensor) -> Tensor:
+        for _ in range(math.ceil(100_000 / count)):  # as a logger of histograms does with a larger network
+            [parameter.detach().cpu().tolist() for parameter in p.model.parameters()]
+        return loss(output, y)
+
+    p.loss = logged
+    return p.kind != "gan"
+
+
+@fault(57, "low-occupancy", resource=True)
+def batch_of_2(p: Program):
+    p.batch_size, p.epochs = 2, 1
+    return supervised(p) and not modules(p, nn.BatchNorm2d, nn.BatchNorm1d)
+
+
+@fault(58, "near-out-of-memory", resource=True)
+def memory_nearly_full(p: Program):
+    p.habits.add("memory nearly full")
+    return p.kind != "gan"
+
+
 @fault(61, "non-finite-loss", "lr-too-high")
 def log_of_zero(p: Program):
     p.loss = lambda output, y: -(200 * output).softmax(-1).log()[torch.arange(len(y)), y].mean()

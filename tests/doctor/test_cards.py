@@ -33,7 +33,8 @@ def test_one_is_found_by_its_slug_or_its_code(capsys: pytest.CaptureFixture[str]
 
 def test_a_finding_of_a_report_leads_to_its_card(tmp_path: Path) -> None:
     found = {"rule": "P14", "slug": "dead-relu", "severity": "warning", "evidence": "0.weight", "suppressed_by": None}
-    diagnosis = {"verdict": "warning", "step": 9, "findings": [{**found, "fixes": [{"title": "lower the rate"}]}]}
+    more = {"threshold": "half", "refute": "It fires.", "fixes": [{"title": "lower the rate"}]}
+    diagnosis = {"verdict": "warning", "step": 9, "findings": [{**found, **more}]}
     page = build_diagnosis(tmp_path, [], diagnosis, cards()).read_text(encoding="utf-8")
     assert '<a href="#P14-dead-relu">P14 dead-relu</a>' in page
     assert page.count("<article") == page.count('<article id="P14-dead-relu">') == 1

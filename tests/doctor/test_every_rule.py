@@ -226,7 +226,7 @@ SICK: dict[str, list[Record]] = {
     "val-better-than-train": training(evals=lambda n: {"loss": 0.05}),
     "loader-bound": training(sample={"data_wait": 0.8, "seconds": 0.05}),
     "sync-bound": training(sample={"sync_wait": 0.3}),
-    "low-occupancy": training(sample={"busy": 0.1, "memory_share": 0.2}),
+    "low-occupancy": training(setup=failed("larger_batch"), sample={"memory_share": 0.2}),
     "memory-growth": training(sample=lambda n: {"memory": 500.0 + 2.0 * n}),
     "near-out-of-memory": training(sample={"memory_share": 0.97}),
     "irreproducible": training(setup=failed("repeatable", figure=1e-7)),

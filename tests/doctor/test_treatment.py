@@ -21,6 +21,7 @@ from fieldguide.doctor.rules import RULES
 from fieldguide.doctor.treatment import REMEDIES, Beginning, Treatment, executable, treat
 from fieldguide.doctor.treatment.course import Course, Start
 from fieldguide.doctor.treatment.samples import joined, parted, rows_of
+from fieldguide.doctor.treatment.trials import Trial, ranked
 
 SGD = lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9)  # noqa: E731
 
@@ -279,6 +280,31 @@ def test_a_loss_that_cannot_be_told_from_the_output_is_said_and_no_error():
             ((model(x) - F.one_hot(y, 3)) ** 4).sum().sqrt().backward()
             optimizer.step()
     assert "could not be told" in (treated(doctor, "lr-too-high").obstacle or "")
+
+
+def test_of_what_helps_nearly_alike_the_likelier_cause_and_the_smaller_change_win():
+    """From a loss of 10 as it was run: what ends at 1.9 or less comes near the best, which ends at 1."""
+    tried = [
+        (Trial("lr-too-low", "", "learning rate × 10", "settings"), 1.8),
+        (Trial("lr-too-low", "", "learning rate × 100", "settings"), 1.7),
+        (Trial("unscaled-input", "", "inputs standardised", "data"), 1.5),
+        (Trial("vanishing-gradient", "", "rewritten", "network"), 1.0),
+        (Trial("vanishing-gradient", "", "gradients clipped", "settings"), 1.1),
+        (Trial("vanishing-gradient", "", "warm-up", "settings"), 5.0),
+    ]
+    names = ["learning rate × 100", "learning rate × 10", "inputs standardised", "gradients clipped", "rewritten",
+             "warm-up"]  # fmt: skip
+    assert [trial.dose for trial in ranked(tried, 10.0)] == names
+    far = [(tried[0][0], 2.0), *tried[3:]]
+    assert [trial.dose for trial in ranked(far, 10.0)][:2] == ["gradients clipped", "rewritten"]
+    assert ranked(tried, math.inf)[0].dose == "rewritten", "no share of what was lost"
+
+
+def test_a_fix_that_comes_near_the_best_and_is_not_clear_does_not_hide_the_best():
+    tried = [(Trial("lr-too-low", "", "rate"), 0.952), (Trial("lr-too-high", "", "clip"), 0.949)]
+    winner = Treatment(100, control=1.0, trials=ranked(tried, 1.0)).winner
+    assert winner
+    assert winner.dose == "clip"
 
 
 def test_every_remedy_belongs_to_a_rule_and_every_dose_has_its_own_name():

@@ -234,9 +234,9 @@ class Sample(TypedDict, total=False):
     memory: float
     """MiB held by the process (CPU) or allocated (accelerator), always at the same place of a step."""
     memory_share: float
-    """Peak over total."""
-    busy: float
-    """Share of time in which the processor computed."""
+    """Peak over total, of the accelerator or of what the process may have."""
+    sync_wait: float
+    """Share of this step that went into fetching numbers from tensors: ``item()``, ``tolist()``, ``cpu()``."""
     training: bool
     """The forward pass of this step was in training mode."""
     layers: "dict[str, LayerSigns]"

@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
 
+from fieldguide.doctor.observe.fetches import FetchWatch
 from fieldguide.doctor.observe.loaders import LoaderWatch
 from fieldguide.doctor.observe.losses import LossCall, LossWatch
 
@@ -32,6 +33,7 @@ class Watcher(Protocol):
     def loss_called(self, call: LossCall) -> None: ...
     def batch_read(self, loader: DataLoader, seconds: float) -> None: ...
     def before_backward(self, loss: Tensor) -> None: ...
+    def number_fetched(self, seconds: float) -> None: ...
     def clipped(self, norm: Tensor, limit: float) -> None: ...
     def before_step(self, optimizer: Optimizer) -> None: ...
     def after_step(self, optimizer: Optimizer) -> None: ...
@@ -54,6 +56,8 @@ class Hooks:
         """In its first call."""
         self._originals: list[tuple[Any, str, Any]] = []
         self._losses = LossWatch(lambda call: self._tell(watcher.loss_called, call))
+        self.fetches = FetchWatch(lambda seconds: self._tell(watcher.number_fetched, seconds))
+        """Opened for the steps of samples."""
         self._loaders = LoaderWatch(lambda loader, seconds: self._tell(watcher.batch_read, loader, seconds))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Hooks":
@@ -79,6 +83,7 @@ class Hooks:
         self._handles, self._discovery, self._settled = [], [], []
         self._losses.close()
         self._loaders.close()
+        self.fetches.close()
         while self._originals:
             owner, name, original = self._originals.pop()
             setattr(owner, name, original)

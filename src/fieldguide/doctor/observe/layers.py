@@ -1,6 +1,7 @@
 """What flows through the layers in one step: sizes, zeros, saturation. Hooks that are there for sampled steps only."""
 
 from collections.abc import Iterator
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ class LayerWatch:
     def __init__(self) -> None:
         self.signs: dict[str, dict[str, Tensor | str]] = {}
         self.order: list[tuple[str, nn.Module]] = []
+        self.cost = 0.0
+        """Seconds spent on looking."""
         self._handles: list[RemovableHandle] = []
 
     def open(self, models: list[nn.Module]) -> None:
@@ -41,6 +44,7 @@ class LayerWatch:
         def look(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             if not torch.is_grad_enabled():
                 return
+            started = perf_counter()
             with torch.no_grad():
                 if name not in self.signs:
                     self.order.append((name, module))
@@ -55,6 +59,7 @@ class LayerWatch:
                     if y.ndim == 3 and y.shape[1] > 1 and not isinstance(module, nn.modules.conv._ConvNd):
                         signs["similarity"] = _similarity(y)
                 self.signs[name] = signs
+            self.cost += perf_counter() - started
 
         return look
 

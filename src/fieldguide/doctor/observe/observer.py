@@ -26,6 +26,7 @@ from fieldguide.doctor.observe.layers import LayerWatch
 from fieldguide.doctor.observe.loaders import loader_facts
 from fieldguide.doctor.observe.losses import LossCall, Targets, broadcast_in_graph, call_in_graph, loss_facts
 from fieldguide.doctor.observe.replay import Recording, tensors
+from fieldguide.doctor.observe.room import memory_share
 from fieldguide.doctor.observe.sampling import StepFigures, fetched, gradients_gone, rate_of
 from fieldguide.doctor.observe.structure import (
     alive,
@@ -38,8 +39,9 @@ from fieldguide.doctor.observe.structure import (
     tensor_facts,
     wraps,
 )
-from fieldguide.doctor.preflight import tests
+from fieldguide.doctor.preflight import random_state_kept, tests
 from fieldguide.doctor.preflight.batches import Evaluations, Feed, Order, Rows, worker_generators
+from fieldguide.doctor.preflight.worker_draws import worker_repeats
 from fieldguide.trace import Record
 
 Sink = Callable[[Record], None]
@@ -101,7 +103,7 @@ class Observer:
         self._main: weakref.ref[Tensor] | None = None
         """What the network was given since the last backward pass."""
         self._train_loader: DataLoader | None = None
-        self._waited = 0.0
+        self._waited = self._fetching = 0.0
         self._batches = self._batches_before = 0
         self._losses: list[tuple[Tensor, Tensor | None]] = []
         self._counted = 0
@@ -200,6 +202,9 @@ class Observer:
         self._loader = loader
         self._waited += seconds
 
+    def number_fetched(self, seconds: float) -> None:
+        self._fetching += seconds
+
     def before_backward(self, loss: Tensor) -> None:
         whole = loss.detach().sum() if loss.ndim else loss.detach().clone()
         alone = self._loss_call.value if self._loss_call is not None and self._calls == 1 else None
@@ -282,7 +287,8 @@ class Observer:
         if self._figures is not None:
             self._figures.finish()
             self._take_sample(self._figures)
-            self.cost += perf_counter() - now
+            self.cost += perf_counter() - now + self._layers.cost
+            self._layers.cost = 0.0
             self._before, self._figures = self._figures, None
             self._next = self.step + max(every(self.step), self._spacing if self.step > 50 else 1)
             if self.step > 50 and self.cost - self.excused > COSTLY * self.seconds:
@@ -294,6 +300,8 @@ class Observer:
         if self._sampling:
             models = [model for ref in self._models if (model := ref()) is not None]
             self._layers.open([model for model in models if not compiled(model)])
+            if not any(map(compiled, models)):
+                self.hooks.fetches.open()
         self._last = perf_counter()
 
     # ---------------------------------------------------------------------------------------------- records
@@ -349,6 +357,10 @@ class Observer:
             trained = {id(parameter) for ref in self._trained if (parameter := ref()) is not None}
             if not trained.isdisjoint(map(id, self.recording.model.parameters())):
                 record["tests"].pop("frozen_trained")  # whatever its values look like
+        if self.preflight and self._train_loader is not None and not record["loader"]["generators"]:
+            with random_state_kept():
+                if (repeats := worker_repeats(self._train_loader)) is not None:
+                    record["loader"]["worker_repeats"] = repeats
         self.sink(record)
 
     def _facts(self) -> Record:
@@ -456,9 +468,11 @@ class Observer:
             "backwards": (self._batches - self._batches_before) / max(1, len(seconds)),
             "training": self._training,
             "memory": _memory(),
+            "memory_share": memory_share(),
         }
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            more["memory_share"] = torch.cuda.max_memory_allocated() / torch.cuda.mem_get_info()[1]
+        if self.hooks.fetches.is_open:
+            more["sync_wait"] = min(1.0, self._fetching / max(seconds[-1], 1e-9))
+            self.hooks.fetches.close()
         if self._asked:
             more["stale_gradient"] = self._stale
         if self._targets.baseline is not None:
@@ -467,7 +481,8 @@ class Observer:
             more["accuracy"] = self._accuracy.item()
         if self._scaler is not None:
             more |= {"scale": self._scale, "skipped": self._skipped}
-        self._waited, self._batches_before, self._sampled = 0.0, self._batches, now
+        self._waited = self._fetching = 0.0
+        self._batches_before, self._sampled = self._batches, now
         self._accuracy = None
         return more
 
@@ -516,7 +531,7 @@ def _usual(factor: float) -> bool:
 
 def _memory() -> float:
     """MiB allocated on the accelerator, or held by the process."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():
         return torch.cuda.memory_allocated() / 2**20
     try:
         with open("/proc/self/statm", encoding="ascii") as file:

@@ -32,7 +32,9 @@ class StepFigures:
         self.after: list[Tensor] = []
 
     def _draws(self) -> list[Tensor]:
-        return [p.detach().reshape(-1)[:: self._every(p)].clone() for p in self.parameters]
+        steps = [self._every(p) for p in self.parameters]
+        own = [p.detach() for p in self.parameters]
+        return [(p.reshape(-1)[::step] if step > 1 else p).clone() for p, step in zip(own, steps, strict=True)]
 
     def _every(self, parameter: Tensor) -> int:
         return min(self._stride, max(1, parameter.numel() // MARK))
@@ -118,13 +120,13 @@ def gradients_gone(optimizer: Optimizer) -> bool:
 
 
 def fetched(tensors: Sequence[Tensor]) -> list[float]:
-    """Values of scalars, whatever their devices and types, with one copy for each device."""
+    """Values of scalars, with one copy for each device and type."""
     values: list[Any] = [0.0] * len(tensors)
-    by_device: dict[torch.device, list[int]] = {}
+    alike: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for place, tensor in enumerate(tensors):
-        by_device.setdefault(tensor.device, []).append(place)
-    for places in by_device.values():
-        stacked = torch.stack([tensors[place].detach().reshape(()).double() for place in places]).tolist()
+        alike.setdefault((tensor.device, tensor.dtype), []).append(place)
+    for places in alike.values():
+        stacked = torch.stack([tensors[place].reshape(()) for place in places]).double().tolist()
         for place, value in zip(places, stacked, strict=True):
             values[place] = value
     return values

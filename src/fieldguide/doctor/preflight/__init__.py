@@ -15,6 +15,7 @@ from fieldguide.doctor.preflight.deterministic import deterministic
 from fieldguide.doctor.preflight.frozen_trained import frozen_trained
 from fieldguide.doctor.preflight.input_matters import input_matters
 from fieldguide.doctor.preflight.label_agreement import label_agreement
+from fieldguide.doctor.preflight.larger_batch import larger_batch
 from fieldguide.doctor.preflight.loss_scale import loss_scale
 from fieldguide.doctor.preflight.masked_rows import masked_rows
 from fieldguide.doctor.preflight.random_state import random_state_kept
@@ -37,6 +38,7 @@ TESTS: tuple[Callable[[Twin], Test], ...] = (
     label_agreement,
     time_gradient,
     repeatable,
+    larger_batch,
     connected,  # last: it alone leaves eval mode
 )
 

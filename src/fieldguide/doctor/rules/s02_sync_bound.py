@@ -1,9 +1,9 @@
-"""S02 sync-bound: the accelerator is asked for numbers again and again.
+"""S02 sync-bound: tensors are asked for numbers again and again.
 
-What it looks for: more than a tenth of the time spent waiting for the accelerator's answers.
-Why it matters: it cannot run ahead of the program.
-Usual causes: .item(), .cpu() or print of tensors in every step.
-Known false alarms: processors, which have nothing to wait for.
+What it looks for: more than a tenth of every step spent in item(), tolist(), float(), cpu() and the like.
+Why it matters: the time is lost, and an accelerator cannot be given work ahead of the program.
+Usual causes: .item(), .cpu() or print of tensors in every step; a metric or log that reads number by number.
+Known false alarms: accelerators that are busy all the time: waiting for them in one place or another is the same.
 Fix: fetch numbers every 50 steps.
 """
 
@@ -15,7 +15,7 @@ def judge(history: History) -> Sign | None:
     shares = history.series("sync_wait", 5)
     if len(shares) < 3 or min(shares) < 0.1:
         return None
-    return Sign(f"{min(shares):.0%} of the time is spent waiting for answers of the accelerator", "a tenth")
+    return Sign(f"{min(shares):.0%} of a step and more goes into fetching numbers from tensors", "a tenth")
 
 
 RULE = Rule(

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -19,6 +20,9 @@ from fieldguide.doctor.treatment.samples import joined, rows_of
 from fieldguide.doctor.treatment.scaling import standardise_inputs, standardise_targets
 
 RAMP = 0.2  # of the recorded steps
+Reach = Literal["settings", "data", "network"]
+"""What a fix changes, the smallest first."""
+REACHES: tuple[Reach, ...] = get_args(Reach)
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Remedy:
 
     title: str
     change: Callable[[Course], object]
+    reach: Reach = "settings"
 
 
 def executable(fix: Fix) -> bool:
@@ -166,20 +171,24 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
     "modes": (Remedy("training mode while training", _all(_set("training", True), lambda c: c.model.train())),),
     "add parameters": (Remedy("all parameters in the optimizer", _everything),),
     "unfreeze": (Remedy("all parameters unfrozen", _everything),),
-    "init": (Remedy("new initial values", _fresh),),
-    "revive": (Remedy("new initial values", _fresh),),
-    "dropout 0.2": (Remedy("dropout of 20 %", lambda course: surgery.dropout(course.model, 0.2)),),
-    "remove softmax": (Remedy("no softmax before the loss", _logarithm),),
-    "add activation": (Remedy("GELU after every hidden layer", _replaced(surgery.activated)),),
+    "init": (Remedy("new initial values", _fresh, "network"),),
+    "revive": (Remedy("new initial values", _fresh, "network"),),
+    "dropout 0.2": (Remedy("dropout of 20 %", lambda course: surgery.dropout(course.model, 0.2), "network"),),
+    "remove softmax": (Remedy("no softmax before the loss", _logarithm, "network"),),
+    "add activation": (Remedy("GELU after every hidden layer", _replaced(surgery.activated), "network"),),
     "normalise": (
-        Remedy("normalised GELU activations and shortcuts", _replaced(surgery.normalised)),
-        Remedy("normalised GELU activations, shortcuts, AdamW at 1e-3", _all(_replaced(surgery.normalised), _adam)),
+        Remedy("normalised GELU activations and shortcuts", _replaced(surgery.normalised), "network"),
+        Remedy(
+            "normalised GELU activations, shortcuts, AdamW at 1e-3",
+            _all(_replaced(surgery.normalised), _adam),
+            "network",
+        ),
     ),
-    "gated cell": (Remedy("GRU instead of a plain recurrence", _replaced(surgery.gated)),),
-    "linear head": (Remedy("a linear last layer", _replaced(surgery.linear_head)),),
+    "gated cell": (Remedy("GRU instead of a plain recurrence", _replaced(surgery.gated), "network"),),
+    "linear head": (Remedy("a linear last layer", _replaced(surgery.linear_head), "network"),),
     "batch * 8": (Remedy("batches of eight times the size", _larger),),
-    "shuffle": (Remedy("samples in random order", _shuffled),),
-    "drop non-finite": (Remedy("samples that are not finite left out", _finite),),
-    "standardise inputs": (Remedy("inputs standardised", standardise_inputs),),
-    "standardise targets": (Remedy("targets standardised", standardise_targets),),
+    "shuffle": (Remedy("samples in random order", _shuffled, "data"),),
+    "drop non-finite": (Remedy("samples that are not finite left out", _finite, "data"),),
+    "standardise inputs": (Remedy("inputs standardised", standardise_inputs, "data"),),
+    "standardise targets": (Remedy("targets standardised", standardise_targets, "data"),),
 }

@@ -21,12 +21,13 @@ from fieldguide.doctor.preflight import random_state_kept
 from fieldguide.doctor.rules import RULES
 from fieldguide.doctor.treatment.beginning import Beginning
 from fieldguide.doctor.treatment.course import Course, Start
-from fieldguide.doctor.treatment.remedies import REMEDIES, Remedy, executable
+from fieldguide.doctor.treatment.remedies import REACHES, REMEDIES, Reach, Remedy, executable
 
 STEPS = 100
 CAUSES = 3
 USUAL = ("lr-too-high", "lr-too-low", "vanishing-gradient")  # what lies behind many a symptom
 CLEAR = 0.05  # of the loss without a fix: what is no better by so much is no winner
+NEAR = 0.1  # of the way to the best: among what comes so close the likelier cause and the smaller change are preferred
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Trial:
     fix: str
     """In words, as the finding has it."""
     dose: str
+    reach: Reach = "settings"
     loss: float | None = None
     """After the budget, on held-out samples; None when it was not finite."""
     share: float | None = None
@@ -53,7 +55,7 @@ class Treatment:
     control: float | None = None
     """After as many steps as it was run; None when it was not finite."""
     trials: list[Trial] = field(default_factory=list)
-    """The best first."""
+    """The best first; see ``ranked``."""
     for_you: list[tuple[str, str]] = field(default_factory=list)
     """Cause and fix of what no fork can try."""
     obstacle: str | None = None
@@ -61,12 +63,9 @@ class Treatment:
 
     @property
     def winner(self) -> Trial | None:
-        """The best, when it is clearly better than no fix."""
-        best = self.trials[0] if self.trials else None
-        if best is None or best.loss is None:
-            return None
-        clear = self.control is None or best.loss < self.control - CLEAR * abs(self.control)
-        return best if clear else None
+        """The first that is clearly better than no fix."""
+        limit = math.inf if self.control is None else self.control - CLEAR * abs(self.control)
+        return next((trial for trial in self.trials if trial.loss is not None and trial.loss < limit), None)
 
     def to_json(self) -> dict[str, Any]:
         winner = self.winner
@@ -127,7 +126,8 @@ def treat(recording: Any, history: History, causes: Sequence[str], steps: int = 
             for cause, fix, remedy in doses(proposals):
                 if remedy.title not in known:
                     with suppress(LookupError):  # this network has nothing that it could change
-                        known[remedy.title] = Trial(cause, fix.title, remedy.title), _loss_after(start, remedy, steps)
+                        trial = Trial(cause, fix.title, remedy.title, remedy.reach)
+                        known[remedy.title] = trial, _loss_after(start, remedy, steps)
             treatment = replace(treatment, trials=ranked([*known.values()], control))
             if treatment.winner:
                 break
@@ -144,14 +144,21 @@ def _loss_after(start: Start, remedy: Remedy, steps: int) -> float:
 
 
 def ranked(tried: Sequence[tuple[Trial, float]], control: float) -> list[Trial]:
-    """The trials with their losses, the lowest first, and what share of the best one's gain each has."""
+    """The trials with their losses, the lowest first, and what share of the best one's gain each has.
+
+    Before them come those that gain nearly as much as the best: of the likelier cause, which is tried earlier, then
+    with the smaller reach.
+    """
     best = min((loss for _, loss in tried), default=math.inf)
+    causes = list(dict.fromkeys(trial.cause for trial, _ in tried))
     ordered = []
     for trial, loss in sorted(tried, key=lambda pair: pair[1]):
         known = math.isfinite(loss) and math.isfinite(control) and best < control
         share = (control - loss) / (control - best) if known else None
         ordered.append(replace(trial, loss=number(loss), share=share))
-    return ordered
+    near = [trial for trial in ordered if trial.share is not None and trial.share >= 1 - NEAR]
+    near.sort(key=lambda trial: (causes.index(trial.cause), REACHES.index(trial.reach)))
+    return near + ordered[len(near) :]
 
 
 def number(loss: float) -> float | None:
