@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 
 from fieldguide.cli import run
 
@@ -330,3 +331,28 @@ def test_the_report_of_a_run_under_observation_stands_alone(tmp_path, capsys):
     trace = folder / "trace.jsonl"
     assert run(["doctor", "check", str(trace), "--report"]) == 2
     assert "is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_report_of_a_training_of_ours_tells_what_the_doctor_found(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sick = ["--optimizer.name", "sgd", "--optimizer.lr", "1e-7", "--epochs", "2"]
+    assert (
+        run(["train", "resnet_mini", "--threads", "1", "--data", "digits", *sick, "--out", "runs", "--name", "sick"])
+        == 0
+    )
+    folder = tmp_path / "runs" / "sick"
+    found = json.loads((folder / "doctor.json").read_text())
+    assert found["findings"]
+    page = (folder / "report.html").read_text()
+    for finding in found["findings"]:
+        name = f"{finding['rule']} {finding['slug']}"
+        assert f'<a href="#{name.replace(" ", "-")}">{name}</a>' in page
+        assert f'<article id="{name.replace(" ", "-")}">' in page
+        for said in ("evidence", "threshold", "refute"):
+            assert str(escape(finding[said])) in page
+        assert all(str(escape(fix["title"])) in page for fix in finding["fixes"])
+    assert f"<dt>doctor</dt><dd>{found['verdict']}" in page
+    assert "Signs of health" in page
+    assert run(["report", "runs/sick"]) == 0
+    assert (folder / "report.html").read_text() == page

@@ -68,10 +68,12 @@ def test_the_comparison(evil_run: Path, tmp_path: Path):
 
 def test_the_diagnosis(evil_run: Path):
     finding = {"rule": EVIL, "slug": EVIL, "severity": EVIL, "evidence": EVIL, "suppressed_by": EVIL,
-               "fixes": [{"title": EVIL}]}  # fmt: skip
-    page = Page(build_diagnosis(evil_run, [], {"findings": [finding], "step": EVIL, "verdict": EVIL}))
-    assert page.found == []
-    assert page.text.count("<script>alert(1)</script>") > 5
+               "threshold": EVIL, "refute": EVIL, "fixes": [{"title": EVIL}]}  # fmt: skip
+    diagnosis = {"findings": [finding], "step": EVIL, "verdict": EVIL}
+    for file in (build_diagnosis(evil_run, [], diagnosis), build_report(evil_run, diagnosis)):
+        page = Page(file)
+        assert page.found == []
+        assert page.text.count("<script>alert(1)</script>") > 7
 
 
 def test_the_parser_would_see_it(tmp_path: Path):

@@ -12,6 +12,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from torch.nn.functional import cross_entropy
 
 from fieldguide import trace
+from fieldguide.doctor.cards import cards
 from fieldguide.errors import DamagedFile, FieldguideError
 from fieldguide.metrics import confusion_matrix
 from fieldguide.report import Predictions, build_report, worst_mistakes
@@ -64,6 +65,20 @@ def test_names_are_escaped(run: Path, digit_predictions) -> None:
     text = build_report(run).read_text()
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+
+
+def test_what_the_doctor_found_leads_to_its_card(run: Path) -> None:
+    fixes = [{"title": "Raise it"}]
+    found = {"rule": "P02", "slug": "lr-too-low", "severity": "warning", "evidence": "steps of 1e-7", "fixes": fixes,
+             "threshold": "1e-5", "suppressed_by": None, "refute": "Ten times the rate is no faster."}  # fmt: skip
+    page = build_report(run, {"verdict": "warning", "findings": [found]}, cards()).read_text()
+    assert '<a href="#P02-lr-too-low">P02 lr-too-low</a>' in page
+    assert page.count("<article") == page.count('<article id="P02-lr-too-low">') == 1
+    for said in ("<dt>doctor</dt><dd>warning", "steps of 1e-7", "1e-5", "Raise it", "Ten times the rate is no faster."):
+        assert said in page
+    healthy = build_report(run, {"verdict": "healthy", "findings": []}, cards()).read_text()
+    assert "<dt>doctor</dt><dd>healthy" in healthy
+    assert "<article" not in healthy
 
 
 def test_unfinished_run(tmp_path: Path, write_log) -> None:

@@ -12,6 +12,7 @@ from fieldguide.cli.terminal import say_json
 from fieldguide.errors import FieldguideError
 
 if TYPE_CHECKING:
+    from fieldguide.doctor.examination import Diagnosis
     from fieldguide.trace import Record
 
 app = App(name="doctor", help_format="plaintext", help_epilogue="")
@@ -124,19 +125,15 @@ def check(source: Path, /, *, json: Json = False, report: bool = False) -> int:
     json
         Print the diagnosis as one JSON document.
     report
-        Write report.html into the folder: the signs of health and, of a doctor run, every finding.
+        Write report.html into the folder: the signs of health, and every finding.
     """
     from fieldguide.cli.doctor_page import ending, page
-    from fieldguide.doctor.examination import examine
 
     if source.suffix == ".toml":
         print(*(_advice_on(source) or ["every setting lies in its usual range"]), sep="\n")
         return 0
     records = records_of(source)
-    try:
-        diagnosis = examine(records)
-    except KeyError as missing:
-        raise FieldguideError(f"{source}: a record lacks the field {missing} that its kind has") from missing
+    diagnosis = examined(records, source)
     if json:
         say_json(diagnosis.to_json())
     else:
@@ -151,7 +148,8 @@ def check(source: Path, /, *, json: Json = False, report: bool = False) -> int:
         if not source.is_dir():
             raise FieldguideError(f"{source} is no folder that a report could be written to")
         own = (source / "metrics.jsonl").exists()
-        where = build_report(source) if own else build_diagnosis(source, records, diagnosis.to_json(), cards())
+        found = diagnosis.to_json(), cards()
+        where = build_report(source, *found) if own else build_diagnosis(source, records, *found)
         print(f"report    {where}", file=sys.stderr)
     return 0
 
@@ -170,6 +168,16 @@ def _advice_in(records: list["Record"]) -> list[str]:
     from fieldguide.doctor.history import History
 
     return advice(History.of(records).setup)
+
+
+def examined(records: list["Record"], source: Path) -> "Diagnosis":
+    """The diagnosis of the records that a folder or a file holds."""
+    from fieldguide.doctor.examination import examine
+
+    try:
+        return examine(records)
+    except KeyError as missing:
+        raise FieldguideError(f"{source}: a record lacks the field {missing} that its kind has") from missing
 
 
 def records_of(source: Path) -> list["Record"]:

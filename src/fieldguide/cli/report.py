@@ -11,7 +11,10 @@ def report(run: Path, /) -> None:
     run
         The run's folder, such as runs/resnet_mini-digits-1.
     """
+    from fieldguide.cli.doctor import examined, records_of
+    from fieldguide.doctor.cards import cards
     from fieldguide.report import build_report
     from fieldguide.train.run import RunFolder
 
-    print(build_report(RunFolder.open(run).path))
+    folder = RunFolder.open(run).path
+    print(build_report(folder, examined(records_of(folder), folder).to_json(), cards()))

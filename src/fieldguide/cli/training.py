@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from fieldguide.cli.doctor import records_of
+from fieldguide.cli.doctor import examined, records_of
 from fieldguide.cli.doctor_page import headline
 from fieldguide.cli.job import Job
 from fieldguide.cli.progress import progress
@@ -21,7 +21,7 @@ from fieldguide.cli.tasks.task import Task
 from fieldguide.cli.terminal import say_facts, say_line
 from fieldguide.cli.tracking import Tracker, tracked
 from fieldguide.cli.treated import treated
-from fieldguide.doctor.examination import examine
+from fieldguide.doctor.cards import cards
 from fieldguide.errors import FieldguideError
 from fieldguide.report import build_report
 from fieldguide.report.figures import shown
@@ -111,11 +111,11 @@ class Training:
         if further := self.task.examine(self.run, self.device):
             test |= further
             Log(self.run.metrics).write(test)
-        diagnosis = examine(records_of(self.run.path))
+        diagnosis = examined(records_of(self.run.path), self.run.path)
         replace_text(
             self.run.path / "doctor.json", json.dumps(diagnosis.to_json(), ensure_ascii=False, indent=2) + "\n"
         )
-        build_report(self.run.path)
+        build_report(self.run.path, diagnosis.to_json(), cards())
         self.conclude(done, test, headline(diagnosis))
 
     def fit(self) -> Run:

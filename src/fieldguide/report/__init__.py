@@ -1,6 +1,8 @@
 """The pictures and the page of a run, drawn from its folder alone."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fieldguide.metrics import confusion_matrix, reliability
 from fieldguide.report import story
@@ -8,7 +10,7 @@ from fieldguide.report.calibration import draw_reliability, story_of
 from fieldguide.report.confusion import draw_confusion
 from fieldguide.report.curves import draw_curves
 from fieldguide.report.examples import Examples
-from fieldguide.report.health import draw_health
+from fieldguide.report.health import cards_of, draw_health, findings_of, verdict_of
 from fieldguide.report.mistakes import draw_mistakes
 from fieldguide.report.monitor import draw_monitor
 from fieldguide.report.page import Picture, write_page
@@ -19,8 +21,10 @@ from fieldguide.report.scatter import Numbers, draw_scatter
 __all__ = ["Examples", "Numbers", "Predictions", "build_report", "worst_mistakes"]
 
 
-def build_report(run: Path) -> Path:
+def build_report(run: Path, diagnosis: Mapping[str, Any] | None = None, cards: Sequence[Any] = ()) -> Path:
     """Draw ``figures/*.png`` and write ``report.html`` into a run folder, from whatever the run has left so far.
+
+    ``diagnosis`` is what the doctor says of the run, as ``doctor.json`` has it, and ``cards`` what its findings mean.
 
     Raises FieldguideError when the folder holds no step yet, DamagedFile when its log cannot be read.
     """
@@ -48,15 +52,17 @@ def build_report(run: Path) -> Path:
             pictures.append(Picture("Worst mistakes", file, story.of_mistakes(predictions), is_chart=False))
     if numbers := Numbers.load(run):
         pictures.append(Picture("Prediction", draw_scatter(numbers, run / "figures" / "scatter.png"), numbers.story))
+    examples = Examples.load(run)
     return write_page(
         run,
         title=story.title(run),
         subtitle=story.subtitle(run, records),
-        tiles=story.tiles(records, predictions, story.unit(run)),
+        tiles=[*story.tiles(records, predictions, story.unit(run)), *([verdict_of(diagnosis)] if diagnosis else [])],
         pictures=pictures,
         scores=scores,
         unit=story.unit(run),
         mistakes=predictions.worst_names if predictions else (),
-        examples=Examples.load(run),
+        tables=[*(findings_of(diagnosis) if diagnosis else []), *([examples] if examples else [])],
+        cards=cards_of(diagnosis, cards) if diagnosis else [],
         commands=story.next_commands(run, finished=records[-1]["kind"] == "test"),
     )

@@ -29,35 +29,47 @@ def build_diagnosis(
     ``cards`` say what findings mean (``doctor.cards``); a finding leads to its own.
     """
     picture = draw_health(records, folder / "figures" / "health.png")
-    findings = diagnosis["findings"]
+    return write_page(
+        folder,
+        title=f"Diagnosis of {folder.resolve().name}",
+        subtitle=f"{diagnosis['step']} optimizer steps",
+        tiles=[verdict_of(diagnosis)],
+        pictures=[picture] if picture else [],
+        scores=[],
+        unit="",
+        tables=findings_of(diagnosis),
+        cards=cards_of(diagnosis, cards),
+        mistakes=(),
+        commands=[f"fieldguide doctor check {folder}"],
+    )
+
+
+def verdict_of(diagnosis: Mapping[str, Any]) -> Tile:
+    return Tile("doctor", diagnosis["verdict"], f"{len(diagnosis['findings'])} findings")
+
+
+def findings_of(diagnosis: Mapping[str, Any]) -> list[Examples]:
+    """A table of every finding, or none where nothing was found."""
     rows = [
         (
             f"{found['rule']} {found['slug']}",
             found["severity"],
             found["evidence"] + (f" (explained by {found['suppressed_by']})" if found["suppressed_by"] else ""),
+            found["threshold"],
             "; ".join(fix["title"] for fix in found["fixes"]),
+            found["refute"],
         )
-        for found in findings
+        for found in diagnosis["findings"]
     ]
-    table = Examples(
-        title="Findings",
-        story="The gravest first.",
-        columns=("rule", "severity", "seen", "what to do"),
-        rows=rows,
-    )
-    return write_page(
-        folder,
-        title=f"Diagnosis of {folder.resolve().name}",
-        subtitle=f"{diagnosis['step']} optimizer steps",
-        tiles=[Tile("verdict", diagnosis["verdict"], f"{len(findings)} findings")],
-        pictures=[picture] if picture else [],
-        scores=[],
-        unit="",
-        examples=table if rows else None,
-        cards=[card for card in cards if card.slug in {found["slug"] for found in findings}],
-        mistakes=(),
-        commands=[f"fieldguide doctor check {folder}"],
-    )
+    columns = ("rule", "severity", "seen", "limit", "what to do", "it would be wrong if")
+    story = "What the doctor found, the gravest first."
+    return [Examples(title="Findings", story=story, columns=columns, rows=rows)] if rows else []
+
+
+def cards_of(diagnosis: Mapping[str, Any], cards: Sequence[Any]) -> list[Any]:
+    """Those that a finding leads to."""
+    found = {finding["slug"] for finding in diagnosis["findings"]}
+    return [card for card in cards if card.slug in found]
 
 
 def draw_health(records: Sequence[Record], file: Path) -> Picture | None:
