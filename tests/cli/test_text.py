@@ -1,8 +1,10 @@
 """Text through the command: language models, masked tokens, classes and translations, on small real and made texts."""
 
 import json
+import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ from safetensors.torch import load_file
 
 from fieldguide.cli import run
 from fieldguide.cli.generation import Generation, Sampling
+from fieldguide.cli.tasks.text import TextTask
 from fieldguide.data.tokenizer import open_tokenizer
+from fieldguide.errors import DamagedFile
 from fieldguide.models import read_config
 from fieldguide.train.run import RunFolder
 
@@ -244,3 +248,19 @@ def test_vocabularies_that_disagree_are_refused(writer, finder, capsys, tmp_path
     shutil.copy(finder / "tokenizer.json", broken / "model" / "tokenizer.json")
     assert run(["generate", str(broken), "--prompt", "a"]) == 2
     assert "take the tokenizer that belongs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kind", "told"), [("huge", "larger than the 64 MB"), ("pipe", "a pipe or a device"),
+                                            ("bytes", "not UTF-8")])  # fmt: skip
+def test_a_tokenizer_that_was_exchanged_during_the_training_is_not_saved(tmp_path, kind, told):
+    run_folder = RunFolder.create_at(tmp_path / "run")
+    file = run_folder.path / "tokenizer.json"
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.write_bytes(b"\xff")
+        os.truncate(file, 1 << 30 if kind == "huge" else 1)
+    task = SimpleNamespace(preparation=dict)
+    with pytest.raises(DamagedFile, match=told):
+        TextTask.save(task, torch.nn.Linear(1, 1), run_folder)  # pyright: ignore[reportArgumentType]
+    assert not run_folder.model.exists()

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.crews import crew, on_all, part
 from torch import nn
 
 from fieldguide import create_model
 from fieldguide.models.store import save_model
 from fieldguide.train.checkpoint import MANIFEST, TENSORS, VALUES, save
 from fieldguide.train.checkpoint.folder import seal
+from fieldguide.train.checkpoint.shards import LAYOUT, shard_name
 from fieldguide.train.run import RunFolder
 
 Build = Callable[[Path, Path], Path]
@@ -297,8 +299,8 @@ def a_pickle_in_a_checkpoint(folder: Path, canary: Path, name: str) -> Path:
 
 VALUES_OF_STRANGERS = {
     "deep": b"[" * 100_000,
-    "an-object": b'{"schema": 1, "state": {"$object": "os.system"}}',
-    "a-tensor-that-is-not-there": b'{"schema": 1, "state": {"$tensor": "../../x"}}',
+    "an-object": b'{"schema": 2, "state": {"$object": "os.system"}}',
+    "a-tensor-that-is-not-there": b'{"schema": 2, "state": {"$tensor": "../../x"}}',
     "no-state": b"[]",
     "no-text": b"\xff\xfe",
 }
@@ -313,13 +315,84 @@ def a_sealed_lie(folder: Path, canary: Path, kind: str) -> Path:
         header(folder, canary, kind).rename(path / TENSORS)
     else:
         (path / VALUES).write_bytes(VALUES_OF_STRANGERS[kind])
-    manifest = json.loads((path / MANIFEST).read_text())
-    del manifest["~seal"]
-    for name in (TENSORS, VALUES):
-        content = (path / name).read_bytes()
-        manifest["files"][name] = {"size": len(content), "crc32": f"{zlib.crc32(content):08x}"}
-    (path / MANIFEST).write_bytes(seal(manifest))
+    sealed(path, TENSORS, VALUES)
     return run
+
+
+def sealed(checkpoint: Path, *names: str) -> None:
+    """Write the manifest anew for the files that are there now."""
+    contents = {name: (checkpoint / name).read_bytes() for name in names}
+    files = {name: {"size": len(text), "crc32": f"{zlib.crc32(text):08x}"} for name, text in contents.items()}
+    manifest = json.loads((checkpoint / MANIFEST).read_text())
+    (checkpoint / MANIFEST).write_bytes(seal({**{k: v for k, v in manifest.items() if k != "~seal"}, "files": files}))
+
+
+def a_run_of_two(folder: Path) -> Path:
+    """Its checkpoint, of one vector that two processes hold together."""
+    checkpoints = RunFolder.create_at(folder / "run").checkpoints
+    paths = on_all(lambda c: checkpoints.save({"a": part(torch.ones(6), 0, c.rank, 2)}, step=1, crew=c), crew(2))
+    return paths[0]
+
+
+A_LAYOUT = {"dtype": "F32", "shape": [6], "axis": 0, "parts": [[1, 0, 3], [2, 3, 3]]}
+LAYOUTS: dict[str, Any] = {
+    "no-json": b'{"schema": 2',
+    "no-text": b"\xff\xfe",
+    "a-pickle": pickle.dumps({"a": 1}),
+    "huge": bytes(100_000_000),
+    "deep": b'{"schema": 2, "tensors": ' + b"[" * 100_000,
+    "deep-but-whole": b'{"schema": 2, "tensors": ' + b"[" * 200 + b"]" * 200 + b"}",
+    "millions": b'{"schema": 2, "tensors": {' + b",".join(b'"%d":0' % n for n in range(4_100_000)) + b"}}",
+    "a-name-twice": b'{"schema": 2, "tensors": {}, "tensors": {}}',
+    "a-list": b"[]",
+    "no-tensors": {},
+    "an-entry-that-is-a-text": {"a": "os.system"},
+    "an-argument-too-many": {"a": {**A_LAYOUT, "__class__": "os.system"}},
+    "another-tensor": {"../../a": A_LAYOUT},
+    "an-unknown-dtype": {"a": {**A_LAYOUT, "dtype": "object"}},
+    "a-shape-of-nan": {"a": {**A_LAYOUT, "shape": [float("nan")]}},
+    "an-infinite-shape": {"a": {**A_LAYOUT, "shape": [float("inf")]}},
+    "a-boolean-shape": {"a": {**A_LAYOUT, "shape": [True], "parts": [[1, 0, True]]}},
+    "a-negative-shape": {"a": {**A_LAYOUT, "shape": [-6]}},
+    "a-negative-part": {"a": {**A_LAYOUT, "parts": [[1, 0, 9], [2, 9, -3]]}},
+    "a-huge-shape": {"a": {**A_LAYOUT, "shape": [2**62], "parts": [[1, 0, 3], [2, 3, 2**62 - 3]]}},
+    "an-axis-that-is-not-there": {"a": {**A_LAYOUT, "axis": 2**40}},
+    "an-overlap": {"a": {**A_LAYOUT, "parts": [[1, 0, 3], [2, 2, 4]]}},
+    "a-gap": {"a": {**A_LAYOUT, "parts": [[1, 0, 2], [2, 3, 3]]}},
+    "a-part-missing": {"a": {**A_LAYOUT, "parts": [[1, 0, 3]]}},
+    "a-file-that-is-a-path": {"a": {**A_LAYOUT, "parts": [["/etc/passwd", 0, 3], [2, 3, 3]]}},
+    "more-files-than-there-are": {"a": {**A_LAYOUT, "parts": [[1, 0, 3], [2**40, 3, 3]]}},
+    "the-same-file-twice": {"a": {**A_LAYOUT, "parts": [[1, 0, 3], [1, 3, 3]]}},
+}
+
+
+@hostile("checkpoint", *LAYOUTS)
+def a_layout(folder: Path, canary: Path, kind: str) -> Path:
+    """A lie about what lies where, and a manifest that has its checksum."""
+    path, content = a_run_of_two(folder), LAYOUTS[kind]
+    text = content if isinstance(content, bytes) else json.dumps({"schema": 2, "tensors": content}).encode()
+    (path / LAYOUT).write_bytes(text)
+    sealed(path, *(file.name for file in path.iterdir() if file.name != MANIFEST))
+    return path.parents[1]
+
+
+@hostile("checkpoint", "../../elsewhere", "{folder}/elsewhere", "state-00001-of-00003.safetensors",
+         "state-00001-of-99999999999.safetensors", "state-00003-of-00002.safetensors")  # fmt: skip
+def a_shard_that_is_called(folder: Path, canary: Path, name: str) -> Path:
+    path = a_run_of_two(folder)
+    place = path / name.format(folder=folder)
+    (path / shard_name(0, 2)).rename(place)
+    sealed(path, name.format(folder=folder), shard_name(1, 2), VALUES, LAYOUT)
+    return path.parents[1]
+
+
+@hostile("checkpoint", shard_name(0, 2), LAYOUT, VALUES)
+def a_link_in_the_checkpoint_of_two(folder: Path, canary: Path, name: str) -> Path:
+    """To the very content that the manifest tells of, but elsewhere."""
+    path = a_run_of_two(folder)
+    (path / name).rename(folder / "elsewhere")
+    (path / name).symlink_to(folder / "elsewhere")
+    return path.parents[1]
 
 
 @hostile("checkpoint", "rng.pt", "optimizer.bin")

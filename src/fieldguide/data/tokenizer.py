@@ -269,7 +269,7 @@ def _read_bytes(content: Mapping[str, Any], file: Path) -> Bytes:
 
 
 def _read_wordpiece(file: Path) -> Subwords:
-    words = _read_text(file).removesuffix("\n").split("\n")  # a word may hold other line ends
+    words = read_tokenizer_text(file).removesuffix("\n").split("\n")  # a word may hold other line ends
     vocabulary = {word: i for i, word in enumerate(words)}
     if "[UNK]" not in vocabulary:
         raise FieldguideError(f"{file} is no WordPiece vocabulary: one token a line, among them [UNK]")
@@ -294,7 +294,7 @@ def _read_byte_level(file: Path) -> Subwords:
     numbers = _read_json(vocab)
     if any(name.endswith("</w>") for name in numbers):
         raise FieldguideError(f"{vocab} is not byte-level BPE (its words end in </w>); give a {FILE}")
-    lines = [line for line in _read_text(merges).split("\n") if line and not line.startswith("#version")]
+    lines = [line for line in read_tokenizer_text(merges).split("\n") if line and not line.startswith("#version")]
     pairs = [tuple(line.split(" ")) for line in lines]
     tokenizer = _built(vocab, lambda: tokenizers.Tokenizer(models.BPE(numbers, pairs)))  # pyright: ignore[reportArgumentType]  (their stub asks for a list of pairs, the library checks it)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -342,7 +342,11 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _read_text(file: Path) -> str:
+def read_tokenizer_text(file: Path) -> str:
+    """A file of a tokenizer as text, its line ends those of Unix.
+
+    Raises ``FieldguideError`` when it cannot be read, ``DamagedFile`` when it is no file, too large or not UTF-8.
+    """
     try:
         return read_plain(file, _FILE_LIMIT).decode().replace("\r\n", "\n")
     except OSError as error:

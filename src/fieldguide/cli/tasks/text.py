@@ -11,7 +11,15 @@ from torch import nn
 
 from fieldguide.cli.job import Job
 from fieldguide.cli.tasks.task import Facts, Task, Trained
-from fieldguide.data.tokenizer import SPECIALS, Bytes, Tokenizer, bytes_for, open_tokenizer, train_bpe
+from fieldguide.data.tokenizer import (
+    SPECIALS,
+    Bytes,
+    Tokenizer,
+    bytes_for,
+    open_tokenizer,
+    read_tokenizer_text,
+    train_bpe,
+)
 from fieldguide.errors import FieldguideError
 from fieldguide.models import create_model, load_model, read_config, save_model
 from fieldguide.models.store import TOKENIZER
@@ -67,7 +75,7 @@ class TextTask(Task):
 
     def save(self, model: nn.Module, run: RunFolder) -> None:
         there = (run.path / name for name in sorted(TOKENIZER) if (run.path / name).exists())
-        files = {file.name: file.read_text(encoding="utf-8") for file in there}
+        files = {file.name: read_tokenizer_text(file) for file in there}
         save_model(model, run.model, extra={"data": self.preparation()}, tokenizer=files)
 
 

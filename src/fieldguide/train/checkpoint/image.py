@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -14,49 +14,50 @@ from torch import (
 )
 
 from fieldguide.train.checkpoint.disk import Bytes
-from fieldguide.train.checkpoint.tree import DTYPES, Slice, State, encode
+from fieldguide.train.checkpoint.tree import DTYPES, Slice, State, encode, whole
 
 __all__ = ["SCHEMA", "Image", "host_room"]
 
 SCHEMA = 2
+_ORDER = {dtype: (-dtype.itemsize, name) for dtype, name in DTYPES.items()}
+"""Widest first, so that every tensor starts at a multiple of its own item size; alike ones are copied together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
     """A state, laid out as its two files will hold it.
 
-    Making one raises TypeError naming the path of a value that is neither a tensor nor plain.
+    Making one raises TypeError naming the path of a value that is neither a tensor nor plain. It is made while the
+    training waits, so what only the writing needs is found out then.
     """
 
     values: Any
     """state.json: fresh lists and dicts that no later step reaches."""
-    layout: Sequence[tuple[str, torch.dtype, torch.Size]]
-    """What stands in state.safetensors, in this order."""
+    parts: Mapping[str, Tensor | Slice]
+    """What stands in state.safetensors, in this order: dtypes and shapes; the numbers are in ``tensors``."""
     tensors: Sequence[Tensor]
     """Its bytes in the same order; the training's own until ``copied``."""
     nbytes: int
     """Of the tensors."""
 
-    places: dict[str, list[Any]]
-    """Where it lies in the tensor that it may be a part of, by name: dtype and shape of that, the axis along which it
-    is cut, and the first and the count of the entries that are here."""
-
     @classmethod
     def of(cls, state: State, leads: bool = True) -> "Image":
         """All that this process has; one that does not lead leaves out what the leading one has too."""
-        named: dict[str, Slice] = {}
-        values = encode(state, (), named, {})
+        named: dict[str, Tensor | Slice] = {}
+        values = encode(state, "", named, {})
         if not leads:
-            parts = {name: part for name, part in named.items() if part.tensor.shape != part.shape}
-            named = {name: part for name, part in parts.items() if part.tensor.numel()}
-        layout = [(name, part.tensor.dtype, part.tensor.shape) for name, part in named.items()]
-        # Widest first, so that every tensor starts at a multiple of its own item size; alike ones are copied together.
-        layout.sort(key=lambda item: (-item[1].itemsize, str(item[1])))
-        tensors = [named[name].tensor for name, _, _ in layout]
-        places = {name: _place(part) for name, part in named.items()}
-        nbytes = sum(tensor.nbytes for tensor in tensors)
-        return cls(values=values, layout=layout, tensors=tensors, nbytes=nbytes, places=places)
+            slices = {name: part for name, part in named.items() if isinstance(part, Slice) and part.tensor.numel()}
+            named = {name: part for name, part in slices.items() if part.tensor.shape != part.shape}
+        tensors = {name: part.tensor if isinstance(part, Slice) else part for name, part in named.items()}
+        order = sorted(named, key=lambda name: _ORDER[tensors[name].dtype])
+        return cls(
+            values=values,
+            parts={name: named[name] for name in order},
+            tensors=[tensors[name] for name in order],
+            nbytes=sum(tensor.nbytes for tensor in tensors.values()),
+        )
 
+    @torch.no_grad()
     def copied(self, room: Tensor) -> "Image":
         """The same image with its tensors copied into ``room``, bytes on the host: later updates never reach it."""
         offset = 0
@@ -71,6 +72,12 @@ class Image:
             torch.accelerator.synchronize(device)
         return replace(self, tensors=[room[:offset]])
 
+    @property
+    def places(self) -> dict[str, list[Any]]:
+        """Where it lies in the tensor that it may be a part of, by name: dtype and shape of that, the axis along which
+        it is cut, and the first and the count of the entries that are here."""
+        return {name: _place(whole(part)) for name, part in self.parts.items()}
+
     def json(self) -> bytes:
         return json.dumps({"schema": SCHEMA, "state": self.values}, allow_nan=False).encode()
 
@@ -78,15 +85,16 @@ class Image:
         """The safetensors format: the header's length, the header, each tensor's bytes; never a second whole copy."""
         yield self._header()
         for tensor in self.tensors:
-            whole = tensor.cpu().resolve_conj().resolve_neg().contiguous()
-            flat = whole.as_strided((whole.numel(),), (1,))  # a single number may have any stride and be contiguous
+            plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+            flat = plain.as_strided((plain.numel(),), (1,))  # a single number may have any stride and be contiguous
             yield memoryview(flat.view(torch.uint8).numpy())  # pyright: ignore[reportArgumentType]
 
     def _header(self) -> bytes:
         header, offset = {}, 0
-        for name, dtype, shape in self.layout:
-            end = offset + shape.numel() * dtype.itemsize
-            header[name] = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        for name, part in self.parts.items():
+            tensor = whole(part).tensor
+            end = offset + tensor.nbytes
+            header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
             offset = end
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)

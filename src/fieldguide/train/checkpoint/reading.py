@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fieldguide.bounded import MB, read_plain
 from fieldguide.errors import DamagedFile
 from fieldguide.train.checkpoint.crew import ALONE, Crew
 from fieldguide.train.checkpoint.disk import damaged, one_line, require_plain_file, verify
@@ -20,6 +21,7 @@ __all__ = ["NUMBERED", "Manifest", "load", "read_manifest", "stored"]
 
 NUMBERED = re.compile(r"(\d+)-step-(\d+)")
 _MANIFEST_LIMIT = 1 << 20
+_LAYOUT_LIMIT = 64 * MB
 _NONSENSE = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 
 
@@ -70,7 +72,7 @@ def stored(folder: Path, crew: Crew = ALONE) -> State:
 
 def _tensors(path: Path, files: tuple[File, ...]) -> dict[str, Stored]:
     try:
-        return stored_in(files, read_layouts(path.read_bytes()))
+        return stored_in(files, read_layouts(read_plain(path, _LAYOUT_LIMIT)))
     except _NONSENSE as error:
         raise damaged(path, one_line(error)) from error
 

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fieldguide.bounded import parse_json
 from fieldguide.train.checkpoint.crew import Crew
 from fieldguide.train.checkpoint.disk import write
 from fieldguide.train.checkpoint.folder import VALUES, appearing, write_manifest
@@ -98,7 +99,7 @@ def write_shards(choose: Callable[[], Path], image: Image, crew: Crew, *, step: 
 
 def read_layouts(raw: bytes) -> dict[str, Layout]:
     """The layouts in ``layout.json``; raises ValueError, TypeError, KeyError or IndexError for anything else."""
-    content = json.loads(raw)
+    content = parse_json(raw)
     if content.keys() != {"schema", "tensors"} or content["schema"] != SCHEMA:
         raise ValueError(f"schema is not {SCHEMA}")
     return {name: _layout(**entry) for name, entry in content["tensors"].items()}

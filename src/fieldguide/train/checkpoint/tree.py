@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["DTYPES", "Slice", "State", "decode", "encode"]
+__all__ = ["DTYPES", "Slice", "State", "decode", "encode", "whole"]
 
 State = Any
 """A tree of dicts (str or int keys), lists and tuples with tensors, numbers, strings, booleans and None as leaves."""
@@ -36,44 +36,44 @@ class Slice:
     """The first of the entries along it that are here."""
 
 
-def encode(value: State, path: tuple[str, ...], tensors: dict[str, Slice], seen: Seen) -> Any:
+def encode(value: State, path: str, tensors: dict[str, Tensor | Slice], seen: Seen) -> Any:
     """JSON for ``value``; its tensors go to ``tensors`` under their path, tied ones (``seen``) once.
 
     What JSON cannot say is an object with one ``$`` key: $tensor, $tuple, $float (nan, inf), $dict (other keys).
     """
-    if isinstance(value, Tensor):
-        value = Slice(value, value.shape)
-    if isinstance(value, Slice):
+    if isinstance(value, (Tensor, Slice)):
         return {"$tensor": _enter(value, path, tensors, seen)}
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"$float": repr(float(value))}
     if isinstance(value, list | tuple):
-        items = [encode(item, (*path, str(i)), tensors, seen) for i, item in enumerate(value)]
+        items = [encode(item, f"{path}/{i}", tensors, seen) for i, item in enumerate(value)]
         return {"$tuple": items} if isinstance(value, tuple) else items
     if isinstance(value, dict) and all(isinstance(key, str | int) for key in value):
-        pairs = [[key, encode(item, (*path, str(key)), tensors, seen)] for key, item in value.items()]
+        pairs = [[key, encode(item, f"{path}/{key}", tensors, seen)] for key, item in value.items()]
         plain = all(isinstance(key, str) and not key.startswith("$") for key in value)
         return dict(pairs) if plain else {"$dict": pairs}
-    raise TypeError(
-        f"cannot save {'/'.join(path) or 'the state'}: {type(value).__name__} is neither a tensor nor plain"
-    )
+    raise TypeError(f"cannot save {path[1:] or 'the state'}: {type(value).__name__} is neither a tensor nor plain")
 
 
-def _enter(part: Slice, path: tuple[str, ...], tensors: dict[str, Slice], seen: Seen) -> str:
-    name, tensor = "/".join(path) or "state", part.tensor
+def whole(part: Tensor | Slice) -> Slice:
+    """A tensor of its own as the slice of itself."""
+    return part if isinstance(part, Slice) else Slice(part, part.shape)
+
+
+def _enter(part: Tensor | Slice, path: str, tensors: dict[str, Tensor | Slice], seen: Seen) -> str:
+    name, tensor = path[1:] or "state", part.tensor if isinstance(part, Slice) else part
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.dtype not in DTYPES:
         raise TypeError(f"cannot save {name}: {tensor.dtype} {tensor.layout} on {tensor.device} has no file format")
-    tensor = tensor.detach()
     neighbours = seen.setdefault(tensor.data_ptr(), [])
     for other in neighbours:
-        if _tied(tensor, tensors[other].tensor):
+        if _tied(tensor, whole(tensors[other]).tensor):
             return other
     while name in tensors or name == "__metadata__":  # keys may contain slashes; 0 and "0" look alike
         name += "'"
     neighbours.append(name)
-    tensors[name] = replace(part, tensor=tensor)
+    tensors[name] = part
     return name
 
 
