@@ -10,18 +10,18 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import fieldguide as fg
-from fieldguide.profile.tuning.candidate import Choice
+from fieldguide.profile.tuning.candidate import Choice, Subject
+from fieldguide.profile.tuning.depthwise import Fp32Depthwise
 from fieldguide.profile.tuning.layout import ChannelsLast
 from fieldguide.profile.tuning.memory import KeptMemory, keep_memory
 from fieldguide.profile.tuning.precision import Autocast, Products
 from fieldguide.profile.tuning.surroundings import Threads
-from fieldguide.profile.tuning.training import Fused, MicroBatches, Reference, TrainingStep, adamw
+from fieldguide.profile.tuning.training import Fused, Reference, TrainingStep, adamw
 
 EXACT: list[Choice] = [
     (Fused(),),
     (ChannelsLast(),),
     (Products("medium"),),
-    (MicroBatches(3),),
     (Threads(1), KeptMemory()),
 ]
 
@@ -61,11 +61,41 @@ def test_a_step_is_the_same_step(chosen: Choice) -> None:
     loss = cross_entropy(hand(batch()[0]), batch()[1])
     loss.backward()
     optimizer.step()
+    assert reference(model, 1e-4).error(TrainingStep(model, batch(), losses, chosen, adamw)) < 1e-5
     step = TrainingStep(model, batch(), losses, chosen, adamw)
-    assert reference(model, 1e-4).error(step) < 1e-5
     assert step() == pytest.approx(loss.item(), rel=1e-6)
     for ours, theirs in zip(step.network.parameters(), hand.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-9)
+
+
+def test_a_gradient_that_leads_uphill_is_none_however_sensitive_the_network() -> None:
+    model = network()
+    judge = reference(model, 1e-2)
+    judge.reach = float("inf")
+    nothing, other = (copy.deepcopy(judge) for _ in range(2))
+    other.gradient = [-g for g in judge.gradient]
+    nothing.gradient = [torch.zeros_like(g) for g in judge.gradient]
+    step = TrainingStep(model, batch(), losses, (), adamw)
+    assert judge.error(copy.deepcopy(step)) == 0
+    assert other.error(copy.deepcopy(step)) == nothing.error(step) == float("inf")
+
+
+def test_depthwise_convolutions_in_fp32_under_autocast() -> None:
+    torch.manual_seed(0)
+    depthwise = nn.Conv2d(8, 8, 3, stride=2, groups=8)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), depthwise, nn.ReLU(), nn.Flatten(), nn.Linear(32, 4))
+    chosen, (x, _) = (Autocast(), Fp32Depthwise()), batch()
+    step, seen = TrainingStep(model, batch(), losses, chosen, adamw), []
+    layer = next(module for module in step.network.modules() if isinstance(module, nn.Conv2d) and module.groups > 1)
+    layer.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0].dtype, output.dtype)))
+    assert 0 < reference(model, 1e-2).error(step) < 1e-2
+    assert set(seen) == {(torch.float32, torch.float32)}
+    assert all(w.dtype == torch.float32 for w in step.network.parameters())
+    subject = Subject(model, (x,), x.device, training=True)
+    assert Fp32Depthwise().refusal(subject, ()) == "nothing is in 16 bits"
+    assert Fp32Depthwise().refusal(subject, (Autocast(),)) is None
+    plain = Subject(network(), (x,), x.device, training=True)
+    assert Fp32Depthwise().refusal(plain, (Autocast(),)) == "no depthwise convolution"
 
 
 def test_a_wrong_gradient_is_seen() -> None:
@@ -81,7 +111,12 @@ def test_a_wrong_gradient_is_seen() -> None:
         loss = cross_entropy(model(x), y)
         yield loss.detach() + (loss - loss.detach()) * 2
 
-    for wrong in (other_loss, same_loss_other_gradient):
+    def uphill(model: nn.Module, batch: Any) -> Iterator[torch.Tensor]:
+        x, y = batch
+        loss = cross_entropy(model(x), y)
+        yield 2 * loss.detach() - loss
+
+    for wrong in (other_loss, same_loss_other_gradient, uphill):
         assert judge.error(TrainingStep(model, batch(), wrong, (), adamw)) > tolerance
     assert 1e-6 < judge.error(TrainingStep(model, batch(), losses, (Autocast(),), adamw)) < tolerance
 

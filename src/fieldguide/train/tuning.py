@@ -42,7 +42,6 @@ def tuned(recipe: Recipe, model: nn.Module, objective: Objective, batch: Batch, 
     """
     usual, threads = Recipe(), recipe.threads == "auto"
     groups: Groups = (
-        fewer_threads() if threads else (),
         ((ChannelsLast(),),) if recipe.memory_format == usual.memory_format else (),
         NUMBERS if (recipe.precision, recipe.matmul_precision) == (usual.precision, usual.matmul_precision) else (),
         fewer_threads() if threads else (),

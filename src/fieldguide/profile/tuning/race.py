@@ -21,24 +21,26 @@ Name = TypeVar("Name")
 
 ROUNDS = (2, 40)
 """The fewest and the most of a heat; how many follows from the time that one takes."""
+CONFIRMED = (3, 100)
+"""The same of the last comparison."""
 SURE = 1.03
 """Less than this is no gain: a machine differs by as much from one hour to the next."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One candidate against the original, in the last rounds that it ran in."""
+    """One candidate against another, in the last rounds that it ran in."""
 
     seconds: float
     speedup: float
 
 
-def race(trials: Mapping[Name, Trial], original: Trial, device: torch.device, seconds: float) -> dict[Name, Result]:
-    """All candidates after about so many seconds."""
+def race(trials: Mapping[Name, Trial], leader: Trial, device: torch.device, seconds: float) -> dict[Name, Result]:
+    """All candidates after about so many seconds; the leader, whom they are compared with, runs in every round."""
     results: dict[Name, Result] = {}
     left, began = dict(trials), perf_counter()
     while True:
-        best = _heat([original, *left.values()], device, (seconds + began - perf_counter()) / 2)
+        best = _heat([leader, *left.values()], device, (seconds + began - perf_counter()) / 2)
         results |= {name: Result(own, best[0] / own) for name, own in zip(left, best[1:], strict=True)}
         if len(left) <= 2 or perf_counter() - began > seconds / 2:
             return results
@@ -49,7 +51,8 @@ def race(trials: Mapping[Name, Trial], original: Trial, device: torch.device, se
 def confirm(trial: Trial, original: Trial, device: torch.device, seconds: float) -> tuple[Result, Result, bool, Quiet]:
     """The winner and the original once more; whether it is faster beyond the noise: in two of three rounds."""
     runs = {"trial": trial.run, "original": original.run}
-    turns, quiet = take_turns(runs, device, seconds=seconds, rounds=100, warm_up=1)
+    rounds = max(CONFIRMED[0], min(CONFIRMED[1], int(seconds / (trial.once + original.once))))
+    turns, quiet = take_turns(runs, device, seconds=seconds, rounds=rounds, warm_up=0)
     fast, base = turns["trial"], turns["original"]
     ratios = Times(tuple(b / a for a, b in zip(fast.seconds, base.seconds, strict=True)))
     sure = ratios.percentile(33) > 1 and ratios.median >= SURE
