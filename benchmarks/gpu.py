@@ -1,17 +1,19 @@
 """What a GPU does with our networks, beside other libraries' and beside its own limits.
 
     python -m benchmarks.gpu [--parts limits attention training vision generation tuned] [--quick] [--out FILE.json]
-                             [--docs]
+                             [--docs] [--from FILE.json]
 
 *limits*: a large product and a large copy, what everything else is measured by. *attention*: ``attend`` beside each of
 PyTorch's own kernels, forward and backward; the ratio is to the fastest. *training*: tokens per second of GPT-2 in our
 training loop (bf16 autocast, AdamW, 1,024 tokens). *vision*: images per second beside timm's, same precision and
 format. *generation*: tokens per second of GPT-2 in bf16 beside transformers' ``generate``. *tuned*: ``tune`` with
 bf16 allowed, over the network as it is in fp32. Medians of alternating rounds. ``--quick`` is for trying the script.
+``--docs`` replaces the tables of these parts in the page; ``--from`` takes them from what ``--out`` left elsewhere.
 """
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from importlib import import_module
@@ -27,7 +29,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import fieldguide as fg
-from benchmarks.pages import write
+from benchmarks.pages import read, write
 from fieldguide.blocks.masks import Causal, Full
 from fieldguide.objectives import NextToken
 from fieldguide.profile.clock import synchronize
@@ -236,26 +238,42 @@ def table(rows: list[Row]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(map(shown, row.values()))} |" for row in rows)])
 
 
+def measured(parts: list[str], quick: bool, out: Path | None) -> dict[str, Any]:
+    """The rows of every part, and what they were measured on."""
+    if DEVICE.type == "cpu" and not quick:
+        raise SystemExit(print("there is no GPU here, so nothing was measured"))
+    torch.manual_seed(0)
+    place = torch.cuda.get_device_name() if DEVICE.type == "cuda" else DEVICE.type
+    found: dict[str, Any] = {"place": f"torch {torch.__version__}, {place}", "parts": {}}
+    print(found["place"])
+    for part in parts:
+        rows = found["parts"][part] = []
+        for row in PARTS[part](quick):
+            rows.append(row)
+            print(part, "  ".join(f"{key} {shown(value)}" for key, value in row.items()), flush=True)
+        if out:  # after each, so that what is cut off has left something
+            out.write_text(json.dumps(found, indent=2) + "\n")
+    return found
+
+
+def page(found: dict[str, Any], there: str) -> str:
+    """The tables of these parts in place of those in ``there``; each says what it was measured on."""
+    tables = dict(re.findall(r"(?ms)^\*\*(\w+)\*\*(.*?)(?=^\*\*|\Z)", there))
+    tables |= {part: f" · {found['place']}\n\n{table(rows)}" for part, rows in found["parts"].items() if rows}
+    return "\n\n".join(f"**{part}**{tables[part].rstrip()}" for part in PARTS if part in tables)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--from", type=Path, dest="source")
     parser.add_argument("--docs", action="store_true", help="write the tables into docs/speed.md")
     options = parser.parse_args()
-    if DEVICE.type == "cpu" and not options.quick:
-        raise SystemExit(print("there is no GPU here, so nothing was measured"))
-    torch.manual_seed(0)
-    place = torch.cuda.get_device_name() if DEVICE.type == "cuda" else DEVICE.type
-    print(f"torch {torch.__version__} on {place}")
-    found: dict[str, list[Row]] = {}
-    for part in options.parts:
-        found[part] = []
-        for row in PARTS[part](options.quick):
-            found[part].append(row)
-            print(part, "  ".join(f"{key} {shown(value)}" for key, value in row.items()), flush=True)
-        if options.out:  # after each, so that what is cut off has left something
-            options.out.write_text(json.dumps(found, indent=2) + "\n")
+    if options.source:
+        found = json.loads(options.source.read_text())
+    else:
+        found = measured(options.parts, options.quick, options.out)
     if options.docs:
-        tables = [f"**{part}**\n\n{table(rows)}" for part, rows in found.items() if rows]
-        write("speed", "gpu", "\n\n".join([f"torch {torch.__version__}, {place}", *tables]))
+        write("speed", "gpu", page(found, read("speed", "gpu")))
