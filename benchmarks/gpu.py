@@ -13,7 +13,6 @@ bf16 allowed, over the network as it is in fp32. Medians of alternating rounds. 
 
 import argparse
 import json
-import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from importlib import import_module
@@ -29,7 +28,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import fieldguide as fg
-from benchmarks.pages import read, write
+from benchmarks.pages import merged
 from fieldguide.blocks.masks import Causal, Full
 from fieldguide.objectives import NextToken
 from fieldguide.profile.clock import synchronize
@@ -256,13 +255,6 @@ def measured(parts: list[str], quick: bool, out: Path | None) -> dict[str, Any]:
     return found
 
 
-def page(found: dict[str, Any], there: str) -> str:
-    """The tables of these parts in place of those in ``there``; each says what it was measured on."""
-    tables = dict(re.findall(r"(?ms)^\*\*(\w+)\*\*(.*?)(?=^\*\*|\Z)", there))
-    tables |= {part: f" · {found['place']}\n\n{table(rows)}" for part, rows in found["parts"].items() if rows}
-    return "\n\n".join(f"**{part}**{tables[part].rstrip()}" for part in PARTS if part in tables)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
@@ -276,4 +268,5 @@ if __name__ == "__main__":
     else:
         found = measured(options.parts, options.quick, options.out)
     if options.docs:
-        write("speed", "gpu", page(found, read("speed", "gpu")))
+        parts = {part: f" · {found['place']}\n\n{table(rows)}" for part, rows in found["parts"].items() if rows}
+        merged("speed", "gpu", parts)

@@ -1,5 +1,7 @@
 """Tables that benchmarks write into the documentation, between two markers that are there already."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -14,6 +16,12 @@ def write(page: str, name: str, text: str) -> None:
 def read(page: str, name: str) -> str:
     """What was written there."""
     return _parts(page, name)[1].strip()
+
+
+def merged(page: str, name: str, new: Mapping[str, str]) -> None:
+    """Sections, each under a heading in bold, in place of those of the same headings; the others stay."""
+    there = dict(re.findall(r"(?ms)^\*\*(.+?)\*\*(.*?)(?=^\*\*|\Z)", read(page, name)))
+    write(page, name, "\n\n".join(f"**{heading}**{text.rstrip()}" for heading, text in {**there, **new}.items()))
 
 
 def _parts(page: str, name: str) -> tuple[str, str, str]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 import fieldguide as fg
-from benchmarks.pages import write
+from benchmarks.pages import merged
 from benchmarks.peers import peer
 from benchmarks.timing import Times, in_turns
 from fieldguide.profile.measuring import mean_square
@@ -103,14 +103,15 @@ def in_blocks(candidates: Mapping[str, Callable[[], object]], rounds: int) -> di
     return times
 
 
-def table(rows: list[Row]) -> str:
-    lines = [f"torch {torch.__version__}, {torch.get_num_threads()} threads", ""]
+def tables(rows: list[Row]) -> dict[str, str]:
+    """One for each kind of work and tolerance, by their names."""
+    found = {}
     for work, tolerance in sorted({(row.work, row.tolerance) for row in rows}):
         chosen = [row for row in rows if (row.work, row.tolerance) == (work, tolerance)]
-        mean = geometric_mean([row.speedup for row in chosen])
-        lines += [
-            f"**{work}, tolerance {tolerance:g}**: {mean:.2f} times as fast (geometric mean of {len(chosen)}), "
-            f"at least {min(row.speedup for row in chosen):.2f}",
+        mean, least = geometric_mean([row.speedup for row in chosen]), min(row.speedup for row in chosen)
+        lines = [
+            f": {mean:.2f} times as fast (geometric mean of {len(chosen)}), at least {least:.2f} "
+            f"(torch {torch.__version__}, {torch.get_num_threads()} threads)",
             "",
             "| network | ms | speed-up | error | settings |",
             "|---|---|---|---|---|",
@@ -118,9 +119,9 @@ def table(rows: list[Row]) -> str:
                 f"| {row.model} | {row.milliseconds:,.1f} | {row.speedup:.2f} | {row.error:.0e} | {row.settings} |"
                 for row in chosen
             ),
-            "",
         ]
-    return "\n".join(lines)
+        found[f"{work}, tolerance {tolerance:g}"] = "\n".join(lines)
+    return found
 
 
 if __name__ == "__main__":
@@ -142,6 +143,6 @@ if __name__ == "__main__":
                 print(rows[-1], flush=True)
                 if options.out:  # what is there already outlives an interruption
                     options.out.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
-    print(table(rows))
+    print("\n\n".join(heading + text for heading, text in tables(rows).items()))
     if options.docs:
-        write("tune", "tuned", table(rows))
+        merged("tune", "tuned", tables(rows))
