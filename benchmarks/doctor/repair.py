@@ -1,8 +1,9 @@
 """``python -m benchmarks.doctor.repair``: how much of what a fault costs the doctor's treatment wins back.
 
 --seeds N       trainings of every case (1)
+--runs FOLDER   where outcomes are kept, program by program (runs/doctor-repair); what is there is not run again
 --steps N       budget of every trial (100)
---program NAME, --fault NAME   only these
+--program NAME …, --fault NAME   only these
 --write         the table into docs/doctor.md
 --cases         a line for every case
 
@@ -17,12 +18,13 @@ A case counts where the gap is a tenth of what the healthy program gained, wheth
 """
 
 import argparse
+import json
 import math
 import multiprocessing
 import random
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -165,31 +167,44 @@ def rows(found: list[Outcome]) -> list[tuple[str, str]]:
     return lines
 
 
-def write(lines: list[tuple[str, str]], cases: int, steps: int) -> None:
-    head = (f"{cases} cases, {steps} steps each; share of the cases in which at least {ENOUGH:.0%} of the gap was "
-            "closed (count; 95 % interval of Wilson).\n\n| | |\n|---|---|\n")  # fmt: skip
+def write(lines: list[tuple[str, str]], found: list[Outcome], steps: int) -> None:
+    cases, programs = sum(one.counts for one in found), len({one.case.program for one in found})
+    head = (
+        f"{cases} cases of {programs} programs, {steps} steps each; share of the cases in which at least {ENOUGH:.0%} of "
+        "the gap was closed (count; 95 % interval of Wilson).\n\n| | |\n|---|---|\n"
+    )
     before, _, rest = PAGE.read_text().partition(BEGIN)
     body = "".join(f"| {name} | {figure.strip()} |\n" for name, figure in lines)
     PAGE.write_text(before + BEGIN + head + body + END + rest.partition(END)[2])
 
 
-def task(asked: tuple[str, list[str], int, int]) -> list[Outcome]:
-    return list(outcomes(*asked))
+def task(asked: tuple[Path, str, list[str], int, int]) -> list[Outcome]:
+    """All cases of a program, from its file where it was run before."""
+    file, *case = asked
+    if not file.exists():
+        found = list(outcomes(*case))
+        file.write_text(json.dumps([asdict(one) for one in found]))
+    return [Outcome(**{**one, "case": Case(**one["case"])}) for one in json.loads(file.read_text())]
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seeds", type=int, default=1)
+    options.add_argument("--runs", type=Path, default=Path("runs/doctor-repair"))
     options.add_argument("--steps", type=int, default=STEPS)
     options.add_argument("--processes", type=int, default=2)
     options.add_argument("--write", action="store_true")
     options.add_argument("--cases", action="store_true")
-    options.add_argument("--program", choices=PROGRAMS)
+    options.add_argument("--program", choices=PROGRAMS, nargs="+", default=PROGRAMS)
     options.add_argument("--fault", choices=REPAIRABLE)
     asked = options.parse_args()
     faults = [asked.fault] if asked.fault else [*REPAIRABLE]
-    programs = [asked.program] if asked.program else PROGRAMS
-    tasks = [(name, faults, seed, asked.steps) for seed in range(asked.seeds) for name in programs]
+    asked.runs.mkdir(parents=True, exist_ok=True)
+    tasks = [
+        (asked.runs / f"{name}-{asked.fault or 'all'}-{seed}-{asked.steps}.json", name, faults, seed, asked.steps)
+        for seed in range(asked.seeds)
+        for name in asked.program
+    ]
     found: list[Outcome] = []
     with multiprocessing.get_context("fork").Pool(asked.processes, maxtasksperchild=1) as pool:
         for some in pool.imap_unordered(task, tasks):
@@ -202,7 +217,7 @@ def main() -> None:
     lines = rows(found)
     print(*(f"{name:<50} {figure}" for name, figure in lines), sep="\n")
     if asked.write:
-        write(lines, sum(one.counts for one in found), asked.steps)
+        write(lines, found, asked.steps)
 
 
 if __name__ == "__main__":
