@@ -159,7 +159,7 @@ def rows(found: list[Outcome]) -> list[tuple[str, str]]:
     lines = []
     for title, programs in [*GROUPS.items(), ("all", {**GROUPS["development"], **GROUPS["held out"]})]:
         cases = [one for one in found if one.counts and one.case.program in programs]
-        lines += [
+        lines += cases and [
             (f"{title}: treatment", share(one.closed(one.winner) >= ENOUGH for one in cases)),
             (f"{title}: first fix of the likeliest cause", share(one.closed(one.first) >= ENOUGH for one in cases)),
             (f"{title}: any fix at random", share(one.closed(one.random) >= ENOUGH for one in cases)),
@@ -170,8 +170,8 @@ def rows(found: list[Outcome]) -> list[tuple[str, str]]:
 def write(lines: list[tuple[str, str]], found: list[Outcome], steps: int) -> None:
     cases, programs = sum(one.counts for one in found), len({one.case.program for one in found})
     head = (
-        f"{cases} cases of {programs} programs, {steps} steps each; share of the cases in which at least {ENOUGH:.0%} of "
-        "the gap was closed (count; 95 % interval of Wilson).\n\n| | |\n|---|---|\n"
+        f"{cases} cases of {programs} programs, {steps} steps each; share of the cases in which at least {ENOUGH:.0%} "
+        "of the gap was closed (count; 95 % interval of Wilson).\n\n| | |\n|---|---|\n"
     )
     before, _, rest = PAGE.read_text().partition(BEGIN)
     body = "".join(f"| {name} | {figure.strip()} |\n" for name, figure in lines)
