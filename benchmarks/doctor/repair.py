@@ -180,9 +180,9 @@ def write(lines: list[tuple[str, str]], found: list[Outcome], steps: int) -> Non
 
 def task(asked: tuple[Path, str, list[str], int, int]) -> list[Outcome]:
     """All cases of a program, from its file where it was run before."""
-    file, *case = asked
+    file, name, faults, seed, steps = asked
     if not file.exists():
-        found = list(outcomes(*case))
+        found = list(outcomes(name, faults, seed, steps))
         file.write_text(json.dumps([asdict(one) for one in found]))
     return [Outcome(**{**one, "case": Case(**one["case"])}) for one in json.loads(file.read_text())]
 
