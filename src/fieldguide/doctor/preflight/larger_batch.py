@@ -16,7 +16,7 @@ LIMIT = 1.25  # a device with nothing else to do takes 8, one that only waits fo
 LONG = 0.02  # seconds of a pass that cannot be all overhead
 MOST_BYTES = 4 << 20  # of a batch that is repeated
 PASSES = 5  # of each, of which the fastest count
-CLEAR = 2.0  # no further pass will say otherwise
+CLEAR = 2.0  # no further pass will say otherwise, where one is long
 
 
 def larger_batch(twin: Twin) -> Test:
@@ -26,9 +26,9 @@ def larger_batch(twin: Twin) -> Test:
     if sum(tensor.nbytes for tensor in tensors) > MOST_BYTES or (alone := _seconds(twin, batch)) > LONG:
         return {"ok": True, "says": f"{n} samples are work enough"}
     larger, together = _repeated(batch), math.inf
-    for done in range(PASSES):
+    for _ in range(PASSES):
         alone, together = min(alone, _seconds(twin, batch)), min(together, _seconds(twin, larger))
-        if together > CLEAR * alone and (done or alone > LONG / 10):  # the first pass prepares kernels
+        if alone > LONG / 10 and together > CLEAR * alone:  # of shorter ones, the first prepares kernels
             break
     return {
         "ok": together > LIMIT * alone,
