@@ -45,7 +45,8 @@ def build_diagnosis(
 
 
 def verdict_of(diagnosis: Mapping[str, Any]) -> Tile:
-    return Tile("doctor", diagnosis["verdict"], f"{len(diagnosis['findings'])} findings")
+    count = len(diagnosis["findings"])
+    return Tile("doctor", diagnosis["verdict"], f"{count or 'no'} finding{'s' * (count != 1)}")
 
 
 def findings_of(diagnosis: Mapping[str, Any]) -> list[Examples]:

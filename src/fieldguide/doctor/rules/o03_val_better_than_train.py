@@ -2,7 +2,7 @@
 
 What it looks for: a validation loss below 0.7 times the training loss in the last evaluations.
 Why it matters: it is usually harmless (dropout, augmentation) and sometimes a leak.
-Usual causes: dropout and augmentation in training only; an easier validation part; leakage.
+Usual causes: dropout, augmentation and label smoothing in training only; an easier validation part; leakage.
 Known false alarms: all of the above: advice and no alarm.
 Fix: compare both in evaluation mode.
 """
