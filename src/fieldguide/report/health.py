@@ -101,7 +101,10 @@ def draw_health(records: Sequence[Record], file: Path) -> Picture | None:
             panel(axis)
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
-    story = f"What was measured of the training: {', '.join(panels)}. Grey is where healthy trainings usually lie."
+    story = (
+        f"What was measured of the training: {', '.join(panels)}. Grey is where the middle 80 % of small healthy trainings "
+        "lie, most of them at a steady rate: a rate that falls to zero takes the updates below it."
+    )
     return Picture("Signs of health", file, story)
 
 
