@@ -102,8 +102,8 @@ def draw_health(records: Sequence[Record], file: Path) -> Picture | None:
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
     story = (
-        f"What was measured of the training: {', '.join(panels)}. Grey is where the middle 80 % of small healthy trainings "
-        "lie, most of them at a steady rate: a rate that falls to zero takes the updates below it."
+        f"What was measured of the training: {', '.join(panels)}. Grey is where the middle 80 % of small healthy "
+        "trainings lie, most of them at a steady rate: a rate that falls to zero takes the updates below it."
     )
     return Picture("Signs of health", file, story)
 
