@@ -87,7 +87,12 @@ def survive(kills: int, seed: int, epochs: int, folder: Path) -> Result:
     chance, result, run = random.Random(seed), Result(), folder / "run-1"
     while result.kills < kills or not result.runs or run.exists():
         spared = result.kills >= kills or RunFolder(run).model.exists()  # only figures and report are left
+        before = saved(run)
         child = begin(run, train)
+        while (
+            result.kills % 4 != 3 and saved(run) <= before and running(child)
+        ):  # every fourth may die before it trains
+            time.sleep(0.002)
         code = wait(child, None if spared else chance.uniform(0, longest_life))
         if code == -signal.SIGKILL:
             result.kills += 1
@@ -107,7 +112,7 @@ def survive(kills: int, seed: int, epochs: int, folder: Path) -> Result:
 
 def begin(run: Path, train: list[str]) -> int:
     """Fork a life of this run: its first, or one that goes on where the last was killed."""
-    if not list(run.glob("checkpoints/*-step-*")):
+    if not saved(run):
         shutil.rmtree(run, ignore_errors=True)  # killed before the first step: there is nothing to go on with
     command = ["train", "--resume", str(run)] if run.exists() else [*train, "--name", run.name]
     child = os.fork()
@@ -129,9 +134,17 @@ def wait(child: int, patience: float | None = None) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def saved(run: Path) -> set[Path]:
+    return set(run.glob("checkpoints/*-step-*"))
+
+
+def running(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
 def moment(run: Path) -> str:
     """What the killed process was doing, from what it left."""
-    if not list(run.glob("checkpoints/*-step-*")):
+    if not saved(run):
         return "before the first checkpoint"
     checkpoints = RunFolder(run).checkpoints
     if list(checkpoints.folder.glob(".*.tmp")):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from markupsafe import escape
+from tests.forks import python
 
 from fieldguide.cli import run
 
@@ -49,18 +50,18 @@ def script(folder: Path, **parts: str) -> Path:
 
 def consult(folder: Path, *command: str) -> tuple[subprocess.CompletedProcess, dict]:
     """In a process of its own, as a user would."""
-    result = subprocess.run(
-        [sys.executable, "-m", "fieldguide", "doctor", "run", "--json", "found.json", *command],
-        capture_output=True, text=True, cwd=folder, check=False, timeout=120,
-    )  # fmt: skip
+    result = python("-m", "fieldguide", "doctor", "run", "--json", "found.json", *command, cwd=folder)
     found = folder / "found.json"
     return result, json.loads(found.read_text()) if found.exists() else {}
 
 
 def test_a_healthy_script_is_left_as_it_is(tmp_path):
     path = script(tmp_path)
-    plain = subprocess.run([sys.executable, path, "--epochs", "3"], capture_output=True, text=True, check=True)
-    result, found = consult(tmp_path, str(path), "--epochs", "3")
+    plain, result = (
+        subprocess.run([sys.executable, *words, path, "--epochs", "3"], capture_output=True, text=True, cwd=tmp_path)
+        for words in ((), ("-m", "fieldguide", "doctor", "run", "--json", "found.json"))
+    )
+    found = json.loads((tmp_path / "found.json").read_text())
     assert result.returncode == 0
     assert result.stdout == plain.stdout
     assert found["schema"] == 1
@@ -119,10 +120,7 @@ def test_a_short_run_says_how_little_can_be_said(tmp_path):
 
 def test_preflight_stops_at_the_first_step(tmp_path):
     path = script(tmp_path, parameters="model[:1].parameters()")
-    result = subprocess.run(
-        [sys.executable, "-m", "fieldguide", "doctor", "preflight", str(path)],
-        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=120,
-    )  # fmt: skip
+    result = python("-m", "fieldguide", "doctor", "preflight", path, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "last" not in result.stdout
     marked = [line.split() for line in result.stdout.splitlines() if line.strip()[:1] in {"✓", "✗", "·"}]
@@ -239,7 +237,7 @@ for step in range(20):
 def test_a_crash_is_told_as_python_tells_it_and_then_by_what_was_seen(which, seen, tmp_path):
     path = tmp_path / "program.py"
     path.write_text(CRASHING)
-    plain = subprocess.run([sys.executable, path, which], capture_output=True, text=True, check=False)
+    plain = python(path, which)
     result, found = consult(tmp_path, str(path), which)
     assert result.returncode == (130 if which == "interrupt" else 1)
     own = [line for line in plain.stderr.splitlines() if str(path) in line or line[:1].strip()]

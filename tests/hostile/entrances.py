@@ -23,6 +23,7 @@ from fieldguide.train.run import RunFolder
 
 for verb in cli.VERBS:
     import_module(f"fieldguide.cli.{verb}")
+import_module("fieldguide.cli.processes")
 import_module("fieldguide.profile.measuring")
 import_module("fieldguide.models.exporting")
 PIL.Image.init()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.forks import python
 from tests.hostile import commands, pictures, texts  # noqa: F401  (they enter what they build)
 from tests.hostile.files import HOSTILE
 
@@ -105,13 +106,6 @@ except OSError:
 os.close(log)
 print(os.read(logged, 1000).decode())
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=True,
-        cwd=tmp_path / "inside",
-    )
+    done = python("-c", program, cwd=tmp_path / "inside")
+    assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

@@ -90,7 +90,7 @@ def main() -> None:
 def warm_up() -> None:
     """What torch imports the first time that it is needed is start-up, and no cost of a file."""
     with tempfile.TemporaryDirectory() as folder:
-        for make, name in ((a_run_of_images, "predict"), (a_run_of_text, "generate")):
+        for make, name in ((a_run_of_images, "report"), (a_run_of_images, "predict"), (a_run_of_text, "generate")):
             place = Path(folder, name)
             place.mkdir()
             ENTRANCES[f"command {name}"](make(place))

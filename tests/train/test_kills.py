@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from tests.forks import python
 from torch import Tensor, nn
 
 from fieldguide import trace
@@ -26,8 +25,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 def test_five_kills_change_nothing(tmp_path: Path) -> None:
     out = tmp_path / "kills.json"
-    command = [sys.executable, "-m", "benchmarks.kills", "--kills", "5", "--epochs", "2", "--out", str(out)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=280)
+    done = python("-m", "benchmarks.kills", "--kills", "5", "--epochs", "2", "--out", out, cwd=REPOSITORY)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = json.loads(out.read_text())
     assert counts["kills"] == 5
