@@ -30,4 +30,6 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed notes the stack for every device that is not in use
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(0)

@@ -146,6 +146,25 @@ def test_an_interrupted_training_ends_in_the_same_bits(precision, tmp_path):
         assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
+class Augmented(torch.utils.data.Dataset):
+    """Samples that draw random numbers when they are read."""
+
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        return torch.randn(1, 8, 8), index % 10
+
+
+def test_workers_of_a_training_on_the_device_read_what_one_process_reads():
+    def train(workers):
+        recipe = fg.Recipe(epochs=2, batch_size=16, workers=workers, deterministic=True)
+        return fg.fit(small_network().cuda(), (Augmented(), Augmented()), Classification(), recipe).model.state_dict()
+
+    alone, beside = train(0), train(2)
+    assert all(torch.equal(alone[name], beside[name]) for name in alone)
+
+
 def test_the_peak_is_the_allocators():
     model, x = nn.Sequential(nn.Linear(500, 1000), nn.ReLU(), nn.Linear(1000, 250)).cuda(), torch.randn(64, 500).cuda()
     found = fg.profile(model, x, train=True, seconds=0.2)

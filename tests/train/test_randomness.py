@@ -9,6 +9,7 @@ from fieldguide.train.randomness import (
     Generators,
     deterministic,
     random_state,
+    reseed,
     seed_everything,
     set_random_state,
     untouched,
@@ -26,6 +27,13 @@ def test_the_state_is_complete():
     state = random_state()
     first = _draw()
     set_random_state(state)
+    assert _draw() == first
+
+
+def test_seeding_again_is_seeding():
+    seed_everything(3)
+    first = _draw()
+    reseed(3)
     assert _draw() == first
 
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from fieldguide.errors import FieldguideError
 from fieldguide.objectives.phase import Batch
 from fieldguide.train.failures import BadData, is_out_of_memory
-from fieldguide.train.randomness import seed_everything, untouched
+from fieldguide.train.randomness import reseed, untouched
 
 
 @runtime_checkable
@@ -154,7 +154,7 @@ class _Epoch(Dataset):
 
     def _sample(self, i: int) -> Any:
         words = np.random.SeedSequence((self.seed, self.epoch, i)).generate_state(1, np.uint64)
-        seed_everything(int(words[0]) >> 1)
+        reseed(int(words[0]) >> 1)
         return self.source[i]
 
 

@@ -21,6 +21,14 @@ _CPYTHON, _PYTHON_SIZE = sys.implementation.name == "cpython", _random.Random.__
 def seed_everything(seed: int) -> None:
     """Seeds torch (every device), Python's ``random`` and NumPy's global generator."""
     torch.manual_seed(seed)
+    reseed(seed)
+
+
+def reseed(seed: int) -> None:
+    """``seed_everything`` on devices in use: for every other one PyTorch would write down the whole stack."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
 
@@ -87,11 +95,12 @@ class Generators:
 @contextmanager
 def untouched() -> Iterator[None]:
     """Whatever is drawn inside the ``with`` block, the generators stand where they stood afterwards."""
-    state = random_state()
+    generators = Generators()
+    generators.remember()
     try:
         yield
     finally:
-        set_random_state(state)
+        generators.restore()
 
 
 @contextmanager

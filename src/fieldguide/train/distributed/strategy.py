@@ -15,7 +15,7 @@ from fieldguide.train import checkpoint
 from fieldguide.train.checkpoint import Crew, read
 from fieldguide.train.distributed.group import Group
 from fieldguide.train.failures import Elsewhere
-from fieldguide.train.randomness import seed_everything
+from fieldguide.train.randomness import reseed
 from fieldguide.train.recipe import Recipe
 from fieldguide.train.signals import Stop
 
@@ -213,7 +213,7 @@ class Many:
     def begin(self, seed: int, step: int) -> None:
         self.group.pulse.step = step
         words = np.random.SeedSequence((seed, step, self.stream)).generate_state(1, np.uint64)
-        seed_everything(int(words[0]) >> 1)
+        reseed(int(words[0]) >> 1)
 
     def same(self, figures: dict[str, float]) -> dict[str, float]:
         return dict(zip(figures, self.group.gather([*figures.values()])[0], strict=True))
