@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 
 import pytest
+import tests.typing_checks  # noqa: F401  (before anything of fieldguide is imported)
 import torch
 from hypothesis import HealthCheck, settings
 

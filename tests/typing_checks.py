@@ -1,0 +1,33 @@
+"""Types are checked in every call of fieldguide, and shapes where a function names some.
+
+jaxtyping looks after shapes and takes fifty times as long for a call as beartype, which sees to everything else.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jaxtyping
+
+_jaxtyped = jaxtyping.jaxtyped
+
+
+def checked(*, typechecker: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Takes the place of ``jaxtyping.jaxtyped``, which its import hook puts on every function."""
+
+    def decorate(made: Any) -> Any:
+        if inspect.isfunction(made) and not any(map(_for_jaxtyping, made.__annotations__.values())):
+            return typechecker(made)
+        return _jaxtyped(made, typechecker=typechecker)
+
+    return decorate
+
+
+def _for_jaxtyping(annotation: Any) -> bool:
+    """Shapes, and names in quotes, which beartype follows only where they lead to something at run time."""
+    if isinstance(annotation, type):
+        return inspect.formatannotation(annotation).startswith("jaxtyping.")
+    return "'" in repr(annotation)
+
+
+jaxtyping.jaxtyped = checked
