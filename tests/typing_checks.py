@@ -8,16 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jaxtyping
+from beartype import BeartypeConf
 
 _jaxtyped = jaxtyping.jaxtyped
+_RAISING = BeartypeConf(violation_type=jaxtyping.TypeCheckError)
 
 
-def checked(*, typechecker: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def checked(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any]:
     """Takes the place of ``jaxtyping.jaxtyped``, which its import hook puts on every function."""
 
     def decorate(made: Any) -> Any:
         if inspect.isfunction(made) and not any(map(_for_jaxtyping, made.__annotations__.values())):
-            return typechecker(made)
+            return typechecker(made, conf=_RAISING)
         return _jaxtyped(made, typechecker=typechecker)
 
     return decorate
