@@ -1,12 +1,14 @@
-"""What saving costs a training: the wait for a save beside it, and the share of checksums in a save.
+"""What saving costs a training: the wait for a save beside it, all that its steps lose, and the share of checksums.
 
     python -m benchmarks.saves [--rounds 15] [--docs]
 
-The state is that of AdamW after a step: three float32 tensors for every weight. In each round the same state is saved
-in every way in turn; the medians are printed. Keep the machine idle.
+A deep linear network is trained by AdamW: three float32 tensors for every weight. In each round the same state is saved
+in every way in turn, the one beside the training with steps of it until all is on the disk and as many without a save
+after it; the medians are printed. Keep the machine idle.
 """
 
 import argparse
+import math
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -17,12 +19,14 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.pages import write
 from fieldguide.train.checkpoint import Checkpoints, disk
 
 SIZES = {"2 million weights": (2, 40), "6 million weights": (6, 100), "20 million weights": (20, 150)}
-"""Millions of weights, and in how many tensors."""
+"""Millions of weights, and in how many layers."""
+BATCH = 64
 
 
 CHECKSUM = disk.Checksum
@@ -34,14 +38,26 @@ class Unread(CHECKSUM):
     def update(self, data: disk.Bytes) -> None: ...
 
 
-def state_of(millions: int, tensors: int) -> dict[str, Any]:
-    size = millions * 1_000_000 // tensors
-    weights = {f"layer{i}.weight": torch.randn(size) for i in range(tensors)}
-    moments = {
-        i: {"step": torch.tensor(1.0), "exp_avg": torch.randn(size), "exp_avg_sq": torch.rand(size)}
-        for i in range(tensors)
-    }
-    return {"model": weights, "optimizer": {"state": moments}}
+class Training:
+    """A network of square layers, whose signals neither grow nor vanish, and the steps that train it."""
+
+    def __init__(self, millions: int, layers: int):
+        width = math.isqrt(millions * 1_000_000 // layers)
+        self.model = nn.Sequential(*(nn.Linear(width, width, bias=False) for _ in range(layers)))
+        for weight in self.model.parameters():
+            nn.init.orthogonal_(weight)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-6, foreach=True)
+        self.inputs = torch.randn(BATCH, width)
+        self.step()
+
+    def step(self) -> None:
+        self.model(self.inputs).square().mean().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
 
 def seconds(act: Callable[[], object]) -> float:
@@ -50,17 +66,29 @@ def seconds(act: Callable[[], object]) -> float:
     return perf_counter() - started
 
 
-def measure(folder: Path, state: dict[str, Any], rounds: int) -> dict[str, float]:
-    """Median seconds of a save, of one without checksums, and of the wait for one beside the training."""
+def measure(folder: Path, training: Training, rounds: int) -> dict[str, float]:
+    """Median seconds of a save, of one without checksums, and of what one beside the training costs it.
+
+    The wait is until the training may go on, ``step`` is one without a save, and ``lost`` is all by which a save and
+    the steps until it is on the disk take longer than as many steps.
+    """
     checkpoints = Checkpoints(folder)
-    times: dict[str, list[float]] = {"save": [], "unchecked": [], "wait": []}
+    times: dict[str, list[float]] = {"save": [], "unchecked": [], "wait": [], "step": [], "lost": []}
     for step in range(rounds + 2):  # the first two warm up memory and disk
-        now = {"save": seconds(partial(checkpoints.save, state, step=step))}
+        now = {"save": seconds(partial(checkpoints.save, training.state, step=step))}
         disk.Checksum = Unread
-        now["unchecked"] = seconds(partial(checkpoints.save, state, step=step))
+        now["unchecked"] = seconds(partial(checkpoints.save, training.state, step=step))
         disk.Checksum = CHECKSUM
-        now["wait"] = seconds(partial(checkpoints.begin, state, step=step))
-        checkpoints.wait()
+        training.step()
+        started, steps = perf_counter(), 0
+        saved = checkpoints.begin(training.state, step=step)
+        now["wait"] = perf_counter() - started
+        while not saved.done() or not steps:
+            training.step()
+            steps += 1
+        beside = perf_counter() - started
+        alone = sum(seconds(training.step) for _ in range(steps))
+        now |= {"step": alone / steps, "lost": beside - alone}
         for name, value in now.items() if step >= 2 else ():
             times[name].append(value)
     return {name: median(values) for name, values in times.items()}
@@ -68,13 +96,15 @@ def measure(folder: Path, state: dict[str, Any], rounds: int) -> dict[str, float
 
 def table(results: dict[str, tuple[float, dict[str, float]]]) -> str:
     lines = [
-        "| state | MB | a save, ms | of which checksums | wait for a save beside the training, ms | share of a save |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| state | MB | a save, ms | of which checksums | a step, ms | wait for a save beside the training, ms "
+        "| share of a save | lost to it in all, with slower steps, ms | share of a save |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, (size, times) in results.items():
-        checksums, share = times["save"] / times["unchecked"] - 1, times["wait"] / times["save"]
-        cells = f"{times['save'] * 1e3:.1f} | {checksums:.1%} | {times['wait'] * 1e3:.1f} | {share:.1%}"
-        lines.append(f"| AdamW, {name} | {size / 1e6:.0f} | {cells} |")
+        save, checksums = times["save"], times["save"] / times["unchecked"] - 1
+        cells = f"{save * 1e3:.1f} | {checksums:.1%} | {times['step'] * 1e3:.1f}"
+        shares = " | ".join(f"{times[part] * 1e3:.1f} | {times[part] / save:.1%}" for part in ("wait", "lost"))
+        lines.append(f"| AdamW, {name} | {size / 1e6:.0f} | {cells} | {shares} |")
     return "\n".join(lines)
 
 
@@ -84,11 +114,11 @@ if __name__ == "__main__":
     parser.add_argument("--docs", action="store_true", help="write the table into docs/reliability.md")
     options = parser.parse_args()
     results = {}
-    for name, (millions, tensors) in SIZES.items():
+    for name, (millions, layers) in SIZES.items():
         with tempfile.TemporaryDirectory(prefix="saves-") as folder:
             size = 12e6 * millions
             if shutil.disk_usage(folder).free > 5 * size:
-                times = measure(Path(folder) / "checkpoints", state_of(millions, tensors), options.rounds)
+                times = measure(Path(folder) / "checkpoints", Training(millions, layers), options.rounds)
                 results[name] = size, times
     print(table(results))
     if options.docs:

@@ -8,6 +8,7 @@ import random
 import resource
 import shutil
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -402,12 +403,36 @@ def values(state: Any, schema: int = 2) -> bytes:
         values("a state that leaves its tensors out"),
         values({}, schema=1),
         json.dumps({"schema": 2, "state": {}, "more": 1}).encode(),
+        b'{"schema": 2, "state": {}, "state": {}}',
+        b'{"schema": 2, "state": NaN}',
+        pytest.param(values({}).replace(b"{}", b"[" * 60 + b"]" * 60), id="nested"),
+        pytest.param(values({}).replace(b"{}", b"[" + b"{}," * 4_000_000 + b"{}]"), id="many values"),
     ],
 )
 def test_forged_values_are_refused(saved: Path, content: bytes) -> None:
     forge(saved, VALUES, content)
     with pytest.raises(DamagedFile, match=r"state\.json is damaged"):
         load(saved)
+
+
+def test_values_that_would_fill_memory_are_not_read(saved: Path) -> None:
+    forge(saved, VALUES, b" " * 64_000_001)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedFile, match=r"state\.json is refused: it is larger than the 64 MB"):
+            load(saved)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_could_not_be_read_back_is_a_failed_save(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(small_state(1), step=1)
+    with pytest.raises(OSError, match="could not be read back: it is larger than 64 MB"):
+        checkpoints.save({"records": "a" * 64_000_000}, step=2)
+    assert [path.name for path in checkpoints.numbered()] == ["0001-step-000001"]
+    assert same(load(checkpoints.save(small_state(3), step=3)), small_state(3))
 
 
 def tensor_file(header: dict[str, Any], body: bytes = b"") -> bytes:

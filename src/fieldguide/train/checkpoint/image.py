@@ -4,6 +4,7 @@ import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from errno import EFBIG
 from itertools import groupby
 from typing import Any
 
@@ -13,12 +14,15 @@ from torch import (
     _foreach_copy_,  # pyright: ignore[reportPrivateImportUsage]
 )
 
+from fieldguide.bounded import MB, parse_json
 from fieldguide.train.checkpoint.disk import Bytes
 from fieldguide.train.checkpoint.tree import DTYPES, Slice, State, encode, whole
 
-__all__ = ["SCHEMA", "Image", "host_room"]
+__all__ = ["JSON_LIMIT", "SCHEMA", "Image", "host_room"]
 
 SCHEMA = 2
+JSON_LIMIT = 64 * MB
+"""Of each file that is no tensors; a longer one is not read back."""
 _ORDER = {dtype: (-dtype.itemsize, name) for dtype, name in DTYPES.items()}
 """Widest first, so that every tensor starts at a multiple of its own item size; alike ones are copied together."""
 
@@ -79,7 +83,15 @@ class Image:
         return {name: _place(whole(part)) for name, part in self.parts.items()}
 
     def json(self) -> bytes:
-        return json.dumps({"schema": SCHEMA, "state": self.values}, allow_nan=False).encode()
+        """The bytes of state.json; raises OSError where a resume would refuse them."""
+        text = json.dumps({"schema": SCHEMA, "state": self.values}, allow_nan=False).encode()
+        try:
+            if len(text) > JSON_LIMIT:
+                raise ValueError(f"it is larger than {JSON_LIMIT // MB:,} MB")
+            parse_json(text)
+        except ValueError as problem:
+            raise OSError(EFBIG, f"state.json is refused, as it could not be read back: {problem}") from problem
+        return text
 
     def safetensors(self) -> Iterator[Bytes]:
         """The safetensors format: the header's length, the header, each tensor's bytes; never a second whole copy."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fieldguide.bounded import MB, read_plain
+from fieldguide.bounded import parse_json, read_plain
 from fieldguide.errors import DamagedFile
 from fieldguide.train.checkpoint.crew import ALONE, Crew
 from fieldguide.train.checkpoint.disk import damaged, one_line, require_plain_file, verify
 from fieldguide.train.checkpoint.folder import MANIFEST, TENSORS, VALUES, seal
-from fieldguide.train.checkpoint.image import SCHEMA
+from fieldguide.train.checkpoint.image import JSON_LIMIT, SCHEMA
 from fieldguide.train.checkpoint.shards import LAYOUT, files_of, read_layouts
 from fieldguide.train.checkpoint.stored import File, Stored, read, stored_in
 from fieldguide.train.checkpoint.tree import State, decode
@@ -21,7 +21,6 @@ __all__ = ["NUMBERED", "Manifest", "load", "read_manifest", "stored"]
 
 NUMBERED = re.compile(r"(\d+)-step-(\d+)")
 _MANIFEST_LIMIT = 1 << 20
-_LAYOUT_LIMIT = 64 * MB
 _NONSENSE = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 
 
@@ -57,8 +56,9 @@ def stored(folder: Path, crew: Crew = ALONE) -> State:
         verify(folder / name, manifest.files[name])
     files = tuple(File(folder / name) for name in names)
     tensors = _tensors(folder / LAYOUT, files) if shards else stored_in(files, files[0].layouts)
+    raw = read_plain(folder / VALUES, JSON_LIMIT)
     try:
-        values = json.loads((folder / VALUES).read_bytes())
+        values = parse_json(raw)
         if values.keys() != {"schema", "state"} or values["schema"] != SCHEMA:
             raise ValueError(f"schema is not {SCHEMA}")
         used: set[str] = set()
@@ -71,8 +71,9 @@ def stored(folder: Path, crew: Crew = ALONE) -> State:
 
 
 def _tensors(path: Path, files: tuple[File, ...]) -> dict[str, Stored]:
+    raw = read_plain(path, JSON_LIMIT)
     try:
-        return stored_in(files, read_layouts(read_plain(path, _LAYOUT_LIMIT)))
+        return stored_in(files, read_layouts(raw))
     except _NONSENSE as error:
         raise damaged(path, one_line(error)) from error
 
