@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
@@ -51,6 +52,7 @@ class Hooks:
         self._handles: list[Any] = []
         self._discovery: list[Any] = []
         self._settled: list[Any] = []
+        self._answers: list[Any] = []
         self._known: list[nn.Module] = []
         self._new: nn.Module | None = None
         """In its first call."""
@@ -78,6 +80,7 @@ class Hooks:
         self._replace(torch.amp.GradScaler, "step", self._scaler_step)
 
     def detach(self) -> None:
+        self.overlook_answers()
         for handle in (*self._handles, *self._discovery, *self._settled):
             handle.remove()
         self._handles, self._discovery, self._settled = [], [], []
@@ -90,6 +93,7 @@ class Hooks:
 
     def discover(self) -> None:
         """Every module is looked at, for the networks are not known yet, or no longer."""
+        self.overlook_answers()
         for handle in (*self._discovery, *self._settled):
             handle.remove()
         self._settled = []
@@ -104,10 +108,13 @@ class Hooks:
         while self._discovery:
             self._discovery.pop().remove()
         for model in self._known:
-            self._settled += [
-                model.register_forward_pre_hook(self._network_begins, with_kwargs=True),
-                model.register_forward_hook(self._network_ends),
-            ]
+            self._settled.append(model.register_forward_pre_hook(self._network_begins, with_kwargs=True))
+            self._answers.append(model.register_forward_hook(self._network_ends))
+
+    def overlook_answers(self) -> None:
+        """What settled networks answer is told no longer."""
+        while self._answers:
+            self._answers.pop().remove()
 
     # ---------------------------------------------------------------------------------------------- networks
 
@@ -212,7 +219,7 @@ class Hooks:
         return not self._looking and threading.get_ident() == self._thread and os.getpid() == self._process
 
     def _tell(self, what: Callable[..., None], *details: Any) -> None:
-        if not self._here or torch.compiler.is_compiling():
+        if not self._here or is_compiling():
             return
         self._looking += 1  # what is called while looking is not looked at
         try:

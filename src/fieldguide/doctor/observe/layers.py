@@ -15,8 +15,13 @@ _SLOPE = 0.01  # of the largest slope, below which a unit counts as saturated
 def leaves(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Modules that have parameters of their own, by name."""
     for name, module in model.named_modules():
-        if next(module.parameters(recurse=False), None) is not None:
+        if own(module):
             yield name or type(module).__name__, module
+
+
+def own(module: nn.Module) -> list[nn.Parameter]:
+    """Its parameters without those of modules inside; asked of every layer at every sample, so without iterators."""
+    return [parameter for parameter in module._parameters.values() if parameter is not None]
 
 
 class LayerWatch:
@@ -71,14 +76,18 @@ def _some(x: Tensor) -> Tensor:
 
 def _input(given: Tensor) -> dict[str, Tensor]:
     x, maker = _some(given.detach()), type(given.grad_fn).__name__
-    zero = x == 0
-    units = zero.flatten(2).all(2).all(0) if x.ndim >= 4 else zero.flatten(0, -2).all(0)
-    signs = {"input": _rms(x), "zeros": zero.float().mean(), "dead": units.float().mean()}
+    apart = (0, *range(2, x.ndim)) if x.ndim >= 4 else range(x.ndim - 1)  # from the axis of the units
+    largest = x.abs().amax(tuple(apart))
+    signs = {"input": _rms(x), "zeros": _share(x == 0), "dead": _share(largest == 0)}
     if maker.startswith("Tanh"):
-        signs["saturated"] = (1 - x * x < _SLOPE).float().mean()
+        signs["saturated"] = _share(1 - x * x < _SLOPE)
     elif maker.startswith("Sigmoid"):
-        signs["saturated"] = (x * (1 - x) < _SLOPE / 4).float().mean()
+        signs["saturated"] = _share(x * (1 - x) < _SLOPE / 4)
     return signs
+
+
+def _share(true: Tensor) -> Tensor:
+    return true.count_nonzero() / true.numel()
 
 
 def _rms(x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from fieldguide.doctor.observe.loaders import loader_facts
 from fieldguide.doctor.observe.losses import LossCall, Targets, broadcast_in_graph, call_in_graph, loss_facts
 from fieldguide.doctor.observe.replay import Recording, tensors
 from fieldguide.doctor.observe.room import memory_share
-from fieldguide.doctor.observe.sampling import StepFigures, fetched, gradients_gone, rate_of
+from fieldguide.doctor.observe.sampling import StepFigures, fetched, gradients_gone, kept, rate_of
 from fieldguide.doctor.observe.structure import (
     alive,
     layer_facts,
@@ -105,10 +105,10 @@ class Observer:
         self._train_loader: DataLoader | None = None
         self._waited = self._fetching = 0.0
         self._batches = self._batches_before = 0
-        self._losses: list[tuple[Tensor, Tensor | None]] = []
+        self._losses: list[tuple[Tensor | float, Tensor | float | None]] = []
         self._counted = 0
         """Of these when the step began; a closure that is called again within it tries other weights."""
-        self._steps: list[tuple[int, float, list[tuple[Tensor, Tensor | None]], float]] = []
+        self._steps: list[tuple[int, float, list[tuple[Tensor | float, Tensor | float | None]], float]] = []
         self._evaluated: list[tuple[Tensor, int, tuple[Tensor, Tensor] | None]] = []
         self._eval_mode = False
         self._eval_main: Tensor | None = None
@@ -156,7 +156,10 @@ class Observer:
     # ------------------------------------------------------------------------------------ what is told to it
 
     def network_called(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], learning: bool) -> None:
-        if not any(ref() is model for ref in self._models):
+        for ref in self._models:
+            if ref() is model:
+                break
+        else:
             self._models.append(weakref.ref(model))
             self.recording = self.recording or self._recorded(model)
             if self._sampling and not compiled(model):
@@ -183,7 +186,9 @@ class Observer:
             self.recording.given(args, kwargs)
 
     def network_answered(self, model: nn.Module, output: Any) -> None:
-        if (recording := self._open) is not None and model is recording.model:
+        if (recording := self._open) is None:
+            self.hooks.overlook_answers()
+        elif model is recording.model:
             self._output = output
 
     def loss_called(self, call: LossCall) -> None:
@@ -206,9 +211,9 @@ class Observer:
         self._fetching += seconds
 
     def before_backward(self, loss: Tensor) -> None:
-        whole = loss.detach().sum() if loss.ndim else loss.detach().clone()
+        whole = kept(loss.detach().sum() if loss.ndim else loss)
         alone = self._loss_call.value if self._loss_call is not None and self._calls == 1 else None
-        own = whole if alone is loss else alone.detach() if alone is not None and alone.numel() == 1 else None
+        own = whole if alone is loss else kept(alone) if alone is not None and alone.numel() == 1 else None
         self._losses.append((whole, own))
         self._detached = self._detached or loss.grad_fn is None
         if self._sampling or self._batches < LOOKED:
@@ -299,8 +304,9 @@ class Observer:
         self._clean[id(optimizer)] = False
         if self._sampling:
             models = [model for ref in self._models if (model := ref()) is not None]
-            self._layers.open([model for model in models if not compiled(model)])
-            if not any(map(compiled, models)):
+            plain = [model for model in models if not compiled(model)]
+            self._layers.open(plain)
+            if len(plain) == len(models):
                 self.hooks.fetches.open()
         self._last = perf_counter()
 
@@ -475,8 +481,8 @@ class Observer:
             self.hooks.fetches.close()
         if self._asked:
             more["stale_gradient"] = self._stale
-        if self._targets.baseline is not None:
-            more["baseline"] = self._targets.baseline
+        if (baseline := self._targets.baseline) is not None:
+            more["baseline"] = baseline
         if self._accuracy is not None:
             more["accuracy"] = self._accuracy.item()
         if self._scaler is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+_LIMITS = (resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)  # and where /proc/self/statm says what is used
 _UNIT = 1 if sys.platform == "darwin" else 1024  # of what the system tells of a peak
 
 
@@ -18,16 +19,16 @@ def memory_share() -> float:
     """
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / torch.cuda.mem_get_info()[1]
-    shares = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT / _memory()]
+    share = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT / _memory()
+    limits = [(resource.getrlimit(what)[0], place) for what, place in _LIMITS]
+    if all(limit == resource.RLIM_INFINITY for limit, _ in limits):
+        return share
     try:
         pages = Path("/proc/self/statm").read_bytes().split()
     except OSError:  # Linux alone tells
-        return shares[0]
-    for what, place in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
-        limit, _ = resource.getrlimit(what)
-        if limit != resource.RLIM_INFINITY:
-            shares.append(int(pages[place]) * resource.getpagesize() / limit)
-    return max(shares)
+        return share
+    sizes = [(int(pages[place]) * resource.getpagesize(), limit) for limit, place in limits]
+    return max(share, *(size / limit for size, limit in sizes if limit != resource.RLIM_INFINITY))
 
 
 @cache

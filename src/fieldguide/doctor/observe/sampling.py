@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, _foreach_norm, _foreach_sub  # pyright: ignore[reportPrivateImportUsage]
+from torch import Tensor, _foreach_mul, _foreach_norm, _foreach_sub  # pyright: ignore[reportPrivateImportUsage]
 
-from fieldguide.doctor.observe.layers import LayerWatch
+from fieldguide.doctor.observe.layers import LayerWatch, own
 from fieldguide.trace import Record
 
 Optimizer = torch.optim.Optimizer
@@ -24,32 +24,30 @@ class StepFigures:
         self.parameters = [p for group in optimizer.param_groups for p in group["params"] if not p.is_sparse]
         self.learning = [p for p in self.parameters if p.grad is not None and not p.grad.is_sparse]
         total = sum(p.numel() for p in self.parameters)
-        self._stride = max(1, total // WHOLE)
-        self.drawn = self._draws()
+        stride = max(1, total // WHOLE)
+        self._strides = [min(stride, max(1, p.numel() // MARK)) for p in self.parameters]
+        self.drawn = [mark.clone() for mark in self._marks()]
         self.gradients = _foreach_norm([p.grad for p in self.learning]) if self.learning else []
         self.weights = _foreach_norm([p.detach() for p in self.parameters]) if self.parameters else []
         self.update: list[Tensor] = []
         self.after: list[Tensor] = []
 
-    def _draws(self) -> list[Tensor]:
-        steps = [self._every(p) for p in self.parameters]
+    def _marks(self) -> list[Tensor]:
+        """What updates are measured on."""
         own = [p.detach() for p in self.parameters]
-        return [(p.reshape(-1)[::step] if step > 1 else p).clone() for p, step in zip(own, steps, strict=True)]
-
-    def _every(self, parameter: Tensor) -> int:
-        return min(self._stride, max(1, parameter.numel() // MARK))
+        return [p.reshape(-1)[::step] if step > 1 else p for p, step in zip(own, self._strides, strict=True)]
 
     @torch.no_grad()
     def finish(self) -> None:
         """The step was taken."""
-        self.after = self._draws()
+        self.after = [mark.clone() for mark in self._marks()]
         self.update = list(_foreach_sub(self.after, self.drawn)) if self.drawn else []
 
     @torch.no_grad()
     def cosine_with_next(self) -> Tensor | None:
         """Between this step's update and the one that was taken just now."""
-        following = _foreach_sub(self._draws(), self.after)
-        dot = sum(((a * b).sum() for a, b in zip(self.update, following, strict=True)), torch.zeros(()))
+        following = _foreach_sub(self._marks(), self.after)
+        dot = sum((part.sum() for part in _foreach_mul(self.update, following)), torch.zeros(()))
         sizes = [torch.stack(list(_foreach_norm(part))).norm() for part in (self.update, following)]
         return dot / (sizes[0] * sizes[1]).clamp_min(1e-30)
 
@@ -57,7 +55,8 @@ class StepFigures:
         """All tensors that ``read`` wants the values of, in its order."""
         if not self.parameters:
             return []
-        return [*self.gradients, *self.weights, *_foreach_norm(self.update), *_foreach_norm(self.drawn)]
+        sizes = _foreach_norm(self.drawn) if max(self._strides) > 1 else self.weights
+        return [*self.gradients, *self.weights, *_foreach_norm(self.update), *sizes]
 
     def read(self, values: Sequence[float], layers: LayerWatch) -> Record:
         """Figures of the whole network, and those of its layers."""
@@ -75,15 +74,15 @@ class StepFigures:
         }
         places = {id(p): i for i, p in enumerate(self.parameters)}
         with_gradient = {id(p): g for p, g in zip(self.learning, gradients, strict=True)}
-        own: dict[str, dict[str, float]] = {}
+        found: dict[str, dict[str, float]] = {}
         for name, module in layers.order:
-            main = max(module.parameters(recurse=False), key=lambda p: p.numel(), default=None)
+            main = max(own(module), key=Tensor.numel, default=None)
             if main is not None and id(main) in places:
                 at, root = places[id(main)], main.numel() ** 0.5
-                own[name] = {"weight": weights[at] / root, "update": changes[at] / sizes[at] if sizes[at] else 0.0}
+                found[name] = {"weight": weights[at] / root, "update": changes[at] / sizes[at] if sizes[at] else 0.0}
                 if id(main) in with_gradient:
-                    own[name]["grad"] = with_gradient[id(main)] / root
-        sample["layers"] = own
+                    found[name]["grad"] = with_gradient[id(main)] / root
+        sample["layers"] = found
         if (
             decay := self._decay(sample["grad_norm"], sample["weight_norm"], change * size_of(weights, sizes))
         ) is not None:
@@ -119,14 +118,21 @@ def gradients_gone(optimizer: Optimizer) -> bool:
     return not any(bool((g._values() if g.is_sparse else g).any()) for g in gradients)
 
 
-def fetched(tensors: Sequence[Tensor]) -> list[float]:
-    """Values of scalars, with one copy for each device and type."""
-    values: list[Any] = [0.0] * len(tensors)
-    alike: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-    for place, tensor in enumerate(tensors):
-        alike.setdefault((tensor.device, tensor.dtype), []).append(place)
-    for places in alike.values():
-        stacked = torch.stack([tensors[place].reshape(()) for place in places]).double().tolist()
-        for place, value in zip(places, stacked, strict=True):
+def kept(scalar: Tensor) -> Tensor | float:
+    """Its value now; where asking would wait for an accelerator, a copy there."""
+    return scalar.item() if scalar.is_cpu else scalar.detach().clone()
+
+
+def fetched(scalars: Sequence[Tensor | float]) -> list[float]:
+    """Their values, with one copy for each device and type."""
+    values: list[Any] = list(scalars)
+    alike: dict[tuple[torch.device, torch.dtype], tuple[list[int], list[Tensor]]] = {}
+    for place, scalar in enumerate(scalars):
+        if isinstance(scalar, Tensor):
+            places, same = alike.setdefault((scalar.device, scalar.dtype), ([], []))
+            places.append(place)
+            same.append(scalar if scalar.ndim == 0 else scalar.reshape(()))
+    for places, same in alike.values():
+        for place, value in zip(places, torch.stack(same).double().tolist(), strict=True):
             values[place] = value
     return values

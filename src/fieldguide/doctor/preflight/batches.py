@@ -7,6 +7,8 @@ import dis
 import itertools
 import math
 from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -42,6 +44,9 @@ class Feed:
         facts, x = self._facts, x.detach()
         facts["shape"], facts["dtype"] = facts.get("shape", list(x.shape)), str(x.dtype).removeprefix("torch.")
         facts["samples"] += len(x) if x.ndim else 1
+        if self.labels and not x.is_floating_point():
+            self._add_whole(x, ignored)
+            return
         values, bad = _sampled(x.flatten(), _ENTRIES).double(), 0
         if x.is_floating_point() and not math.isfinite(x.sum().item()):
             bad = int((~x.isfinite()).sum().item())
@@ -49,28 +54,60 @@ class Feed:
         counted = values[values.isfinite() & (values != ignored)] if self.labels or bad else values
         if not len(counted):
             return
-        rows = _columns(x).double() if x.ndim >= 2 else counted[:, None]
-        figures = [
-            *(counted.min(), counted.max(), counted.sum(), counted.square().sum(), counted.abs().sum()),
-            *((counted == counted.round()).all(), (rows == rows[:, :1]).all(1).sum()),
-        ]
-        low, high, total, squares, size, whole, constant = torch.stack([f.double() for f in figures]).tolist()
-        facts["min"], facts["max"] = min(low, facts.get("min", low)), max(high, facts.get("max", high))
-        facts["whole"] = facts["whole"] and bool(whole)
-        facts["constant"] += int(constant) if x.ndim >= 2 and rows.shape[1] > 1 else 0
-        self._sums = [a + b for a, b in zip(self._sums, (len(counted), total, squares, size), strict=True)]
+        square, table = counted.square(), x.ndim >= 2
+        if table and counted is values and len(values) == x.numel() <= len(x) * _COLUMNS:
+            rows, square_rows = values.view(len(x), -1), square.view(len(x), -1)
+        elif table:
+            rows = _columns(x).double()
+            square_rows = rows.square()
+        else:
+            rows = square_rows = counted[:, None]
+        figures = [*counted.aminmax(), counted.sum(), square.sum(), counted.abs().sum()]
+        if facts["whole"]:
+            figures.append((counted == counted.round()).all().double())
+        if several := table and rows.shape[1] > 1:
+            figures.append((rows == rows[:, :1]).all(1).sum().double())
+        low, high, total, squares, size, *rest = torch.stack(figures).tolist()
+        self._include(low, high, (float(len(counted)), total, squares, size))
+        facts["constant"] += int(rest[-1]) if several else 0
+        facts["whole"] = facts["whole"] and bool(rest[0])
         if self.labels:
-            self._count(counted)
-            self.drawn += _sampled(counted, 64).tolist() if len(self.drawn) < _ROWS else []
-        elif x.ndim >= 2 and not bad:
-            new = torch.stack([torch.full_like(rows[0], len(rows)), rows.sum(0), rows.square().sum(0)]).cpu()
+            found, counts = counted.unique(return_counts=True)
+            self._count(dict(zip(found[: _DISTINCT + 1].tolist(), counts.tolist(), strict=False)))
+            self._draw(counted.tolist())
+        elif table and not bad:
+            new = torch.stack([torch.full_like(rows[0], len(rows)), rows.sum(0), square_rows.sum(0)]).cpu()
             same = self.moments is not None and self.moments.shape == new.shape
             self.moments = self.moments + new if same else new  # pyright: ignore[reportOptionalOperand]
 
-    def _count(self, values: Tensor) -> None:
+    def _add_whole(self, x: Tensor, ignored: int) -> None:
+        """Targets that are whole numbers: few differ, so that counts say it all."""
+        values = _sampled(x.flatten(), _ENTRIES).long().tolist()
+        counts = Counter(values)
+        if counts.pop(ignored, 0):
+            values = [value for value in values if value != ignored]
+        if not counts:
+            return
+        each = counts.items()
+        sums = sum(v * n for v, n in each), sum(v * v * n for v, n in each), sum(abs(v) * n for v, n in each)
+        self._include(float(min(counts)), float(max(counts)), tuple(map(float, (len(values), *sums))))
+        if x.ndim >= 2 and (rows := _columns(x)).shape[1] > 1:
+            self._facts["constant"] += int((rows == rows[:, :1]).all(1).sum())
+        self._count(counts)
+        self._draw(values)
+
+    def _include(self, low: float, high: float, sums: tuple[float, ...]) -> None:
+        facts = self._facts
+        facts["min"], facts["max"] = min(low, facts.get("min", low)), max(high, facts.get("max", high))
+        self._sums = [a + b for a, b in zip(self._sums, sums, strict=True)]
+
+    def _count(self, counts: Mapping[int, int] | Mapping[float, int]) -> None:
         if len(self.values) <= _DISTINCT:
-            found, counts = values.unique(return_counts=True)
-            self.values.update(dict(zip(found[: _DISTINCT + 1].tolist(), counts.tolist(), strict=False)))
+            self.values.update({float(value): n for value, n in counts.items()})
+
+    def _draw(self, values: list[int] | list[float]) -> None:
+        if len(self.drawn) < _ROWS:
+            self.drawn += map(float, values[:: math.ceil(len(values) / 64)])
 
     def facts(self, training: "Feed | None" = None) -> dict[str, Any]:
         """``records.BatchFacts`` so far; compared with the training part's where that is given."""
@@ -183,8 +220,8 @@ class Order:
         """One batch of whole-number labels, one for each sample; others are left out."""
         labels = labels.detach().reshape(-1) if labels.ndim == 1 or labels[0].numel() == 1 else labels[:0].reshape(-1)
         if len(labels) > 1 and len(self.labels) < _ROWS:
-            values = [float(value) for value in labels.tolist()]
-            if all(value.is_integer() for value in values):
+            values = labels.tolist()
+            if not labels.is_floating_point() or all(value.is_integer() for value in values):
                 self.labels += map(int, values)
                 self.purity.append(max(Counter(values).values()) / len(values))
 
@@ -214,9 +251,13 @@ def row_hashes(x: Tensor) -> list[int]:
     """One number for each sample, equal for samples that are equal in up to 256 evenly spaced entries."""
     rows = _columns(x.detach())
     bits = rows.contiguous().double().view(torch.int64) if rows.is_floating_point() else rows.long()
-    weights = torch.arange(1, bits.shape[1] + 1, device=x.device) * 0x9E3779B97F4A7C1 | 1
-    mixed = (bits ^ (bits >> 29)) * weights
+    mixed = (bits ^ (bits >> 29)).mul_(_weights(bits.shape[1], x.device))
     return (mixed ^ (mixed >> 32)).sum(1).tolist()
+
+
+@lru_cache(8)
+def _weights(columns: int, device: torch.device) -> Tensor:
+    return torch.arange(1, columns + 1, device=device) * 0x9E3779B97F4A7C1 | 1
 
 
 def _columns(x: Tensor) -> Tensor:
