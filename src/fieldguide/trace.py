@@ -48,6 +48,8 @@ class Epoch(TypedDict):
     step: int
     train_loss: float
     val_loss: NotRequired[float]
+    val_baseline: NotRequired[float]
+    """What ``val_loss`` would be of the best answer that is the same for all inputs."""
     val_accuracy: NotRequired[float]
     val_f1: NotRequired[float]
     noise_scale: NotRequired[float]
@@ -64,6 +66,7 @@ class Test(TypedDict):
     kind: Literal["test"]
     step: int
     test_loss: float
+    test_baseline: NotRequired[float]
     test_accuracy: NotRequired[float]
     test_f1: NotRequired[float]
 

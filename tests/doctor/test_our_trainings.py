@@ -39,7 +39,7 @@ def test_metrics_know_the_best_constant_answer():
     classes.add(shares.log().expand(4, 4), labels)
     assert classes.baseline == pytest.approx(classes.compute()["loss"])
     tokens = TokenMetrics(lambda model, batch: batch)
-    tokens.update(None, (shares.log().expand(1, 5, 4), torch.tensor([[0, 0, 1, 2, -100]])))  # pyright: ignore[reportArgumentType]
+    tokens.update(torch.nn.Identity(), (shares.log().expand(1, 5, 4), torch.tensor([[0, 0, 1, 2, -100]])))
     assert tokens.baseline == pytest.approx(tokens.compute()["loss"])
     numbers, targets = RegressionMetrics(lambda model, batch: batch, units=(2.0, 1.0)), torch.randn(9, 2)
     numbers.add(targets.mean(0).expand(9, 2), targets)

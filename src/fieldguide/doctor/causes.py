@@ -79,6 +79,8 @@ def candidates(history: History) -> list[str]:
     ratio = median(ratios) if ratios else 0.0
     fork, batch = history.probes.get("lr_fork"), history.probes.get("one_batch")
     likely: list[str] = []
+    if history.levels and max(history.levels) > 3 * abs(history.start):
+        likely.append("lr-too-high")  # whatever its steps have become since: a schedule ends with small ones
     if fork and fork["10"] < min(fork["1"], fork["0.1"]):
         likely.append("lr-too-low")
     if fork and fork["0.1"] < min(fork["1"], fork["10"]):

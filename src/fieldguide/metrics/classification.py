@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from fieldguide.errors import FieldguideError
+from fieldguide.metrics.constant import entropy
 from fieldguide.shapes import Float, Int, Tensor
 
 
@@ -59,6 +60,11 @@ class ClassificationMetrics:
         if self._confusion is None:
             raise FieldguideError("metrics: nothing to evaluate, the data set gave no batch")
         return self._confusion
+
+    @property
+    def baseline(self) -> float:
+        """The ``loss`` of the best constant answer."""
+        return float(entropy(self.confusion.sum(1)))
 
     def update(self, model: nn.Module, batch: Sequence[Tensor]) -> None:
         *inputs, labels = batch

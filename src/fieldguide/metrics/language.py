@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fieldguide.errors import FieldguideError
+from fieldguide.metrics.constant import entropy
 
 IGNORED = -100
 """A target where nothing was to be found; PyTorch's own number for it."""
@@ -31,6 +32,7 @@ class TokenMetrics:
         self._loss: Tensor | float = 0.0
         self._hits: Tensor | float = 0.0
         self._count: Tensor | float = 0.0
+        self._wanted: Tensor | None = None
 
     def update(self, model: nn.Module, batch: Any) -> None:
         logits, targets = self.predict(model, batch)
@@ -39,9 +41,18 @@ class TokenMetrics:
         ).double()
         self._hits += (logits.argmax(-1) == targets).sum()
         self._count += (targets != IGNORED).sum()
+        if self._wanted is None:  # of each token how often, and before them of places where none was
+            self._wanted = targets.new_zeros(logits.shape[-1] + 1)
+        places = targets.flatten().clamp_min(-1) + 1
+        self._wanted.scatter_add_(0, places, torch.ones_like(places))  # unlike bincount it waits for no device
         if self.token_bytes is not None:
             found = targets[targets != IGNORED]
             self._bytes += self.token_bytes.to(found.device)[found].sum()
+
+    @property
+    def baseline(self) -> float:
+        """The ``loss`` of the best constant answer; NaN before the first token that was to be found."""
+        return math.nan if self._wanted is None else float(entropy(self._wanted[1:]))
 
     def compute(self) -> dict[str, float]:
         """Raises FieldguideError when no token was to be found."""

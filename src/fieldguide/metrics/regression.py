@@ -53,9 +53,7 @@ class RegressionMetrics:
 
         Raises ``FieldguideError`` before the first sample; with several processes, each needs one.
         """
-        if self._kept is None:
-            raise FieldguideError("metrics: nothing to evaluate, the data set gave no batch")
-        count, squares, absolute, _, spread, least, most = reduce(_joined, of_all_processes(self._kept))
+        count, squares, absolute, _, spread, least, most = self._whole()
         # A rounded mean leaves a spread where there is none, so equal targets are told by their limits.
         explained = torch.where(least == most, (squares == 0).double(), 1 - squares / spread)
         return {
@@ -64,6 +62,17 @@ class RegressionMetrics:
             "mae": float((absolute / count).mean()),
             "r2": float(explained.mean()) if count[0] > 1 else float("nan"),
         }
+
+    @property
+    def baseline(self) -> float:
+        """The ``loss`` of the best constant answer: the mean of each target."""
+        count, _, _, _, spread, *_ = self._whole()
+        return float((spread / count / spread.new_tensor(self.units).square()).mean())
+
+    def _whole(self) -> Float[Tensor, "s t"]:
+        if self._kept is None:
+            raise FieldguideError("metrics: nothing to evaluate, the data set gave no batch")
+        return reduce(_joined, of_all_processes(self._kept))
 
 
 def _kept(predicted: Float[Tensor, "b t"], targets: Float[Tensor, "b t"]) -> Float[Tensor, "s t"]:

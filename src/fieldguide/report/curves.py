@@ -30,6 +30,8 @@ def draw_curves(records: Sequence[Record], file: Path) -> Path:
         loss, *middle, rate = drawing.subplots(len(heights), 1, sharex=True, height_ratios=heights)
         _line(loss, step_x, smooth([r["loss"] for r in steps]), BLUE, "training, smoothed", behind=steps)
         _line(loss, epoch_x, [r.get("val_loss") for r in epochs], ORANGE, "validation", marker=True)
+        if constant := [r["val_baseline"] for r in epochs if "val_baseline" in r]:
+            loss.axhline(constant[-1], color=ORANGE, linestyle="--", linewidth=1.0, label="best constant answer")
         loss.set_title("loss")
         log_scale_where_it_helps(loss, [r["loss"] for r in steps])
         loss.legend(loc="upper right", labelcolor="linecolor", handlelength=1.2)

@@ -43,7 +43,9 @@ STYLE = {
     "ytick.labelcolor": FAINT,
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
-    "legend.frameon": False,
+    "legend.facecolor": "white",
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.85,
 }
 
 

@@ -105,12 +105,17 @@ class Recovery:
             self.losses[part] = loss
 
     def evaluate(self, feed: Feed) -> dict[str, float]:
-        """The objective's metrics over a feed; anew and in pieces where memory runs out."""
+        """The objective's metrics over a feed, and the ``baseline`` of those that know what a constant answer costs.
+
+        Anew and in pieces where memory runs out.
+        """
         loop = self.loop
         while True:
             metrics = loop.objective.metrics()
             try:
                 figures = evaluate(loop.model, feed, metrics, loop.precision, loop.stop, self.val_pieces)
+                if (baseline := getattr(metrics, "baseline", None)) is not None:
+                    figures["baseline"] = baseline
                 loop.strategy.ready()
                 return loop.strategy.same(figures)
             except (RuntimeError, MemoryError) as problem:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fieldguide.metrics.constant import entropy
+
 NAMES = (
     "cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss",
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "gaussian_nll_loss", "kl_div",
@@ -239,13 +241,14 @@ class Targets:
         self.kind, self.smoothing = call.name, call.smoothing
         if call.name in CLASSES and not target.is_floating_point():
             self.width = call.prediction.shape[1] if call.prediction.ndim > 1 else call.prediction.shape[0]
-            seen = target.flatten()[target.flatten() != call.ignore_index]
-            if seen.numel() and int(seen.min()) >= 0 and int(seen.max()) < 1_000_000:
-                counts = torch.bincount(seen.cpu(), minlength=self.width)
-                old = self.counts
-                if old is not None and len(old) < len(counts):
-                    old = F.pad(old, (0, len(counts) - len(old)))
-                self.counts = counts if old is None else old + F.pad(counts, (0, len(old) - len(counts)))
+            target = target.flatten().cpu()
+            seen = target[target != call.ignore_index]
+            if seen.numel() and (reach := torch.stack(seen.aminmax()).tolist())[0] >= 0 and reach[1] < 1_000_000:
+                least = self.width if self.counts is None else max(self.width, len(self.counts))
+                counts = torch.bincount(seen, minlength=least)
+                if self.counts is not None:
+                    counts[: len(self.counts)] += self.counts
+                self.counts = counts
         elif target.is_floating_point() and target.ndim:
             rows = target.reshape(len(target), -1)[:, :4096].double()
             same = self.sums is not None and len(self.sums) == rows.shape[1]
@@ -257,10 +260,7 @@ class Targets:
     def baseline(self) -> float | None:
         """In the unit of the mean-reduced loss; None where no constant answer is known."""
         if self.kind in CLASSES and self.counts is not None and self.counts.sum() > 0:
-            shares = self.counts.double() / self.counts.sum()
-            if self.smoothing and self.width:
-                shares = (1 - self.smoothing) * shares + self.smoothing / self.width
-            return float(torch.special.entr(shares).sum())
+            return float(entropy(self.counts, self.smoothing))
         if self.sums is None or self.squares is None or self.rows < 2:
             return None
         mean = self.sums / self.rows
