@@ -5,6 +5,7 @@ jaxtyping looks after shapes and takes fifty times as long for a call as beartyp
 
 import inspect
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import jaxtyping
@@ -19,10 +20,20 @@ def checked(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any]:
 
     def decorate(made: Any) -> Any:
         if inspect.isfunction(made) and not any(map(_for_jaxtyping, made.__annotations__.values())):
-            return typechecker(made, conf=_RAISING)
+            return _switched(made, typechecker(made, conf=_RAISING))
         return _jaxtyped(made, typechecker=typechecker)
 
     return decorate
+
+
+def _switched(made: Callable[..., Any], seen_to: Callable[..., Any]) -> Callable[..., Any]:
+    """Unchecked while jaxtyping is told to check nothing."""
+
+    @wraps(made)
+    def call(*arguments: Any, **named: Any) -> Any:
+        return (made if jaxtyping.config.jaxtyping_disable else seen_to)(*arguments, **named)
+
+    return call
 
 
 def _for_jaxtyping(annotation: Any) -> bool:
