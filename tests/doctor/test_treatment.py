@@ -21,7 +21,7 @@ from fieldguide.doctor.rules import RULES
 from fieldguide.doctor.treatment import REMEDIES, Beginning, Treatment, executable, treat
 from fieldguide.doctor.treatment.course import Course, Start
 from fieldguide.doctor.treatment.samples import joined, parted, rows_of
-from fieldguide.doctor.treatment.trials import Trial, ranked
+from fieldguide.doctor.treatment.trials import Trial, number, ranked
 
 SGD = lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9)  # noqa: E731
 
@@ -318,3 +318,23 @@ def test_every_remedy_belongs_to_a_rule_and_every_dose_has_its_own_name():
     assert {frozenset(words) for words in named.values() if len(words) > 1} <= {
         frozenset({"init", "revive"}), frozenset({"lr / 3", "lr / 10"}), frozenset({"lr / 10", "lr / 100"}),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("control", "loss", "wins"),
+    [
+        (1.0, 0.94, True),  # clearly better
+        (1.0, 0.97, True),  # nothing is learned without it
+        (1.0, 0.999, False),  # nor with it
+        (0.98, 0.955, True),  # more than twice as far
+        (0.98, 0.965, False),
+        (0.5, 0.48, False),  # the training learns by itself
+        (1.04, 0.998, False),
+        (1.04, 0.98, True),
+        (50.0, 40.0, True),
+        (math.inf, 0.9, True),
+    ],
+)
+def test_a_winner_is_clearly_better_or_learns_where_nothing_is_learned(control, loss, wins):
+    treatment = Treatment(100, 1.0, number(control), [Trial("lr-too-low", "", "learning rate × 10", "settings", loss)])
+    assert (treatment.winner is not None) == wins

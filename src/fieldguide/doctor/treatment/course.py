@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fieldguide.doctor.history import History
 from fieldguide.doctor.observe.replay import Kept
+from fieldguide.doctor.preflight.random_state import random_state_kept
 from fieldguide.doctor.probes.fork import taken_over
 from fieldguide.doctor.treatment.beginning import Beginning
 from fieldguide.doctor.treatment.samples import parted
@@ -126,9 +127,14 @@ class Course:
 
     @torch.no_grad()
     def loss(self) -> float:
-        """Mean over the samples that it does not learn from, in evaluation mode; infinite when it is not finite."""
+        """Mean over the samples that it does not learn from, in evaluation mode; infinite when it is not finite.
+
+        What a network or its loss draws at random is the same for every course.
+        """
         self.model.eval()
-        losses = [self.loss_of(batch).item() for batch in self.held]
+        with random_state_kept():
+            torch.manual_seed(0)
+            losses = [self.loss_of(batch).item() for batch in self.held]
         self.model.train(self.training)
         mean = sum(losses) / len(losses)
         return mean if math.isfinite(mean) else math.inf

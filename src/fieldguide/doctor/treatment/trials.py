@@ -27,6 +27,7 @@ STEPS = 100
 CAUSES = 3
 USUAL = ("lr-too-high", "lr-too-low", "vanishing-gradient")  # what lies behind many a symptom
 CLEAR = 0.05  # of the loss without a fix: what is no better by so much is no winner
+MOVED, FURTHER = 0.003, 2.0  # of the loss at the beginning; times what no fix gains: less is no progress
 NEAR = 0.1  # of the way to the best: among what comes so close the likelier cause and the smaller change are preferred
 
 
@@ -63,8 +64,11 @@ class Treatment:
 
     @property
     def winner(self) -> Trial | None:
-        """The first that is clearly better than no fix."""
+        """The first that is clearly better than no fix, or learns, if slowly, where nothing is learned without one."""
         limit = math.inf if self.control is None else self.control - CLEAR * abs(self.control)
+        if self.before is not None and self.control is not None:
+            gained, least = self.before - self.control, MOVED * abs(self.before)
+            limit = max(limit, self.before - max(least, FURTHER * gained))
         return next((trial for trial in self.trials if trial.loss is not None and trial.loss < limit), None)
 
     def to_json(self) -> dict[str, Any]:
