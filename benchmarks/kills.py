@@ -89,10 +89,8 @@ def survive(kills: int, seed: int, epochs: int, folder: Path) -> Result:
         spared = result.kills >= kills or RunFolder(run).model.exists()  # only figures and report are left
         before = saved(run)
         child = begin(run, train)
-        while (
-            result.kills % 4 != 3 and saved(run) <= before and running(child)
-        ):  # every fourth may die before it trains
-            time.sleep(0.002)
+        if result.kills % 4 != 3:  # every fourth may die before it trains
+            wait_for_a_save(child, run, before)
         code = wait(child, None if spared else chance.uniform(0, longest_life))
         if code == -signal.SIGKILL:
             result.kills += 1
@@ -138,8 +136,10 @@ def saved(run: Path) -> set[Path]:
     return set(run.glob("checkpoints/*-step-*"))
 
 
-def running(child: int) -> bool:
-    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+def wait_for_a_save(child: int, run: Path, before: set[Path]) -> None:
+    """Until this life has saved something itself, or is over."""
+    while saved(run) <= before and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(0.002)
 
 
 def moment(run: Path) -> str:

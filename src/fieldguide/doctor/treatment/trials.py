@@ -64,7 +64,7 @@ class Treatment:
 
     @property
     def winner(self) -> Trial | None:
-        """The first that is clearly better than no fix, or learns, if slowly, where nothing is learned without one."""
+        """The first that is clearly better than no fix, or with which the loss falls more than twice as far."""
         limit = math.inf if self.control is None else self.control - CLEAR * abs(self.control)
         if self.before is not None and self.control is not None:
             gained, least = self.before - self.control, MOVED * abs(self.before)
