@@ -1,7 +1,7 @@
 """``python -m benchmarks.doctor.repair``: how much of what a fault costs the doctor's treatment wins back.
 
 --seeds N       trainings of every case (1)
---runs FOLDER   where outcomes are kept, program by program (runs/doctor-repair); what is there is not run again
+--runs FOLDER   where outcomes are kept, case by case (runs/doctor-repair); what is there is not run again
 --steps N       budget of every trial (100)
 --program NAME …, --fault NAME   only these
 --write         the table into docs/doctor.md
@@ -22,7 +22,6 @@ import json
 import math
 import multiprocessing
 import random
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,18 +111,17 @@ def judged(course: Course, program: Program, base: Program) -> float:
     return loss if math.isfinite(loss) else math.inf
 
 
-def outcomes(name: str, faults: list[str], seed: int, steps: int) -> Iterator[Outcome]:
-    """All cases of a program."""
+def outcomes(case: Case, steps: int) -> list[Outcome]:
+    """One, or none where the program cannot have that fault."""
     torch.set_num_threads(1)
-    base, doctor = observed(Case(name, "none", seed))
+    program, spoiled = observed(case)
+    if program is None:
+        return []
+    base, doctor = observed(Case(case.program, "none", case.seed))
     assert base
     start = Start(doctor.observer.recording, doctor.examination.history)  # pyright: ignore[reportArgumentType]
     untrained, healthy = (judged(course_of(start, None, so_far), base, base) for so_far in (0, steps))
-    for fault in faults:
-        case = Case(name, fault, seed)
-        program, doctor = observed(case)
-        if program is not None:
-            yield outcome(case, program, doctor, base, untrained, healthy, steps)
+    return [outcome(case, program, spoiled, base, untrained, healthy, steps)]
 
 
 def outcome(
@@ -178,12 +176,11 @@ def write(lines: list[tuple[str, str]], found: list[Outcome], steps: int) -> Non
     PAGE.write_text(before + BEGIN + head + body + END + rest.partition(END)[2])
 
 
-def task(asked: tuple[Path, str, list[str], int, int]) -> list[Outcome]:
-    """All cases of a program, from its file where it was run before."""
-    file, name, faults, seed, steps = asked
+def task(asked: tuple[Path, Case, int]) -> list[Outcome]:
+    """From its file where it was run before."""
+    file, case, steps = asked
     if not file.exists():
-        found = list(outcomes(name, faults, seed, steps))
-        file.write_text(json.dumps([asdict(one) for one in found]))
+        file.write_text(json.dumps([asdict(one) for one in outcomes(case, steps)]))
     return [Outcome(**{**one, "case": Case(**one["case"])}) for one in json.loads(file.read_text())]
 
 
@@ -196,14 +193,14 @@ def main() -> None:
     options.add_argument("--write", action="store_true")
     options.add_argument("--cases", action="store_true")
     options.add_argument("--program", choices=PROGRAMS, nargs="+", default=PROGRAMS)
-    options.add_argument("--fault", choices=REPAIRABLE)
+    options.add_argument("--fault", choices=REPAIRABLE, nargs="+")
     asked = options.parse_args()
-    faults = [asked.fault] if asked.fault else [*REPAIRABLE]
     asked.runs.mkdir(parents=True, exist_ok=True)
     tasks = [
-        (asked.runs / f"{name}-{asked.fault or 'all'}-{seed}-{asked.steps}.json", name, faults, seed, asked.steps)
+        (asked.runs / f"{name}-{fault}-{seed}-{asked.steps}.json", Case(name, fault, seed), asked.steps)
         for seed in range(asked.seeds)
         for name in asked.program
+        for fault in asked.fault or REPAIRABLE
     ]
     found: list[Outcome] = []
     with multiprocessing.get_context("fork").Pool(asked.processes, maxtasksperchild=1) as pool:

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from typing import Any
 import json
 import math
 import weakref
@@ -141,6 +142,14 @@ def test_samples_measure_what_they_say():
     assert signs["zeros"] == pytest.approx((hidden == 0).float().mean().item(), abs=1e-5)
     assert signs["dead"] == pytest.approx((hidden == 0).all(0).float().mean().item(), abs=1e-5)
     assert signs["input"] == pytest.approx(hidden.square().mean().sqrt().item(), rel=1e-4)
+
+
+def test_copies_that_pre_flight_tests_leave_no_figures():
+    def layers(preflight: bool) -> dict[str, dict[str, Any]]:
+        model = network(dropout=0.5)
+        return of(observed(lambda: train(model, 1), preflight=preflight), "sample")[0]["layers"]
+
+    assert layers(preflight=True) == layers(preflight=False)
 
 
 def test_saturated_units_are_seen_by_what_made_them():

@@ -343,10 +343,10 @@ class Observer:
         """Everything that is known before the first step is taken."""
         self._set_up_done = True
         models = [model for ref in self._models if (model := ref()) is not None]
-        learned = {id(parameter) for model in models for parameter in model.parameters()}
-        for optimizer in alive():  # the second optimizer of a GAN has not stepped yet
-            if not learned.isdisjoint(parameters_of(optimizer)) and not wraps(optimizer):
-                self._know(optimizer)
+        known = [parameters_of(optimizer) for ref in self._optimizers if (optimizer := ref()) is not None]
+        left = {id(p) for model in models for p in model.parameters() if p.requires_grad}.difference(*known)
+        if left:  # the second optimizer of a GAN has not stepped yet
+            self._find(models)
         optimizers = [optimizer for ref in self._optimizers if (optimizer := ref()) is not None]
         self._learned = learned_by(optimizers)
         record: Record = {
@@ -368,6 +368,13 @@ class Observer:
                 if (repeats := worker_repeats(self._train_loader)) is not None:
                     record["loader"]["worker_repeats"] = repeats
         self.sink(record)
+
+    def _find(self, models: list[nn.Module]) -> None:
+        """Optimizers of these networks that have not stepped yet, among all that there are, which takes a while."""
+        learned = {id(parameter) for model in models for parameter in model.parameters()}
+        for optimizer in alive():
+            if not learned.isdisjoint(parameters_of(optimizer)) and not wraps(optimizer):
+                self._know(optimizer)
 
     def _facts(self) -> Record:
         loss = {**(self._loss or {"name": "unknown"}), "detached": self._detached}

@@ -28,7 +28,6 @@ class StepFigures:
         self._strides = [min(stride, max(1, p.numel() // MARK)) for p in self.parameters]
         self.drawn = [mark.clone() for mark in self._marks()]
         self.gradients = _foreach_norm([p.grad for p in self.learning]) if self.learning else []
-        self.weights = _foreach_norm([p.detach() for p in self.parameters]) if self.parameters else []
         self.update: list[Tensor] = []
         self.after: list[Tensor] = []
 
@@ -55,16 +54,16 @@ class StepFigures:
         """All tensors that ``read`` wants the values of, in its order."""
         if not self.parameters:
             return []
-        sizes = _foreach_norm(self.drawn) if max(self._strides) > 1 else self.weights
-        return [*self.gradients, *self.weights, *_foreach_norm(self.update), *sizes]
+        return [*self.gradients, *_foreach_norm(self.update), *_foreach_norm(self.drawn)]
 
     def read(self, values: Sequence[float], layers: LayerWatch) -> Record:
         """Figures of the whole network, and those of its layers."""
         n, m = len(self.parameters), len(self.learning)
         if not n:
             return {}
-        gradients, rest = values[:m], values[m:]
-        weights, changes, sizes = rest[:n], rest[n : 2 * n], rest[2 * n : 3 * n]
+        gradients, changes, sizes = values[:m], values[m : m + n], values[m + n :]
+        drawn = zip(sizes, self.parameters, self.drawn, strict=True)
+        weights = [size * (p.numel() / max(1, mark.numel())) ** 0.5 for size, p, mark in drawn]  # exact if all is drawn
         size, change = math.hypot(*sizes), math.hypot(*changes)
         sample: Record = {
             "grad_norm": math.hypot(*gradients) if gradients else 0.0,

@@ -18,7 +18,7 @@ from fieldguide.doctor.records import BatchFacts, LoaderFacts
 
 _SEEDS = {"seed", "manual_seed", "default_rng", "RandomState", "Random"}
 _OWN = {"initial_seed", "get_worker_info", "getpid", "urandom", "time", "time_ns", "SeedSequence"}
-_ENTRIES, _COLUMNS, _DISTINCT, _ROWS = 1 << 15, 256, 1000, 200_000
+_ENTRIES, _COLUMNS, _DISTINCT, _ROWS, _VISITED = 1 << 15, 256, 1000, 200_000, 10_000
 IGNORED = -100
 """Targets that cross entropy leaves out."""
 
@@ -286,10 +286,13 @@ def worker_generators(loader: Any) -> list[str]:
     return generators(loader.dataset)
 
 
-def generators(thing: Any) -> list[str]:
-    """Random generators that a data set or module reads when it is used, by where they are held."""
+def generators(*things: Any) -> list[str]:
+    """Random generators that data sets or modules read when they are used, by where they are held."""
     found: list[str] = []
-    _walk(thing, type(thing).__name__, found, set(), depth=6)
+    done = set(map(id, things))  # each is entered once, however it is reached from another
+    for thing in things:
+        done.discard(id(thing))
+        _walk(thing, type(thing).__name__, found, done, depth=6)
     return found
 
 
@@ -310,7 +313,7 @@ def _walk(thing: Any, path: str, found: list[str], done: set[int], depth: int) -
     if (
         id(thing) in done
         or depth < 0
-        or len(done) > 2000
+        or len(done) > _VISITED
         or isinstance(thing, Tensor | str | bytes | int | float | type)
     ):
         return
@@ -351,6 +354,7 @@ def _is_generator(thing: Any) -> bool:
     )
 
 
+@lru_cache(1000)
 def _names_read(kind: type) -> set[str]:
     """Attribute names that the methods of a class mention, those of ``__init__`` left out."""
     members = {name: member for base in reversed(kind.__mro__) for name, member in vars(base).items()}

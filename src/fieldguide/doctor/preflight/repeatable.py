@@ -16,7 +16,7 @@ from fieldguide.doctor.records import Test
 
 
 def repeatable(twin: Twin) -> Test:
-    if any(generators(module) for module in twin.model.modules()):
+    if generators(*twin.model.modules()):
         return {"ok": None, "says": "the network has a generator of its own"}
     first, second = _step(twin), _step(twin)
     if not bool(first.isfinite().all()):
