@@ -2,10 +2,10 @@
 
 import copy
 import itertools
-from typing import Any
 import json
 import math
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
