@@ -1,6 +1,6 @@
 """Work that goes on beside the training."""
 
-import threading
+import _thread
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
@@ -20,5 +20,5 @@ def beside(work: Callable[[], Result]) -> Future[Result]:
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, name="checkpoint", daemon=True).start()
+    _thread.start_new_thread(run, ())  # threading's would keep the training waiting until it runs
     return future

@@ -36,24 +36,27 @@ class Slice:
     """The first of the entries along it that are here."""
 
 
+_TENSORS, _KEYS, _PLAIN, _ROWS = (Tensor, Slice), (str, int), (bool, int, str), (list, tuple)  # asked of every leaf
+
+
 def encode(value: State, path: str, tensors: dict[str, Tensor | Slice], seen: Seen) -> Any:
     """JSON for ``value``; its tensors go to ``tensors`` under their path, tied ones (``seen``) once.
 
     What JSON cannot say is an object with one ``$`` key: $tensor, $tuple, $float (nan, inf), $dict (other keys).
     """
-    if isinstance(value, (Tensor, Slice)):
+    if isinstance(value, _TENSORS):
         return {"$tensor": _enter(value, path, tensors, seen)}
-    if value is None or isinstance(value, bool | int | str):
+    if isinstance(value, dict) and all(isinstance(key, _KEYS) for key in value):
+        plain = all(isinstance(key, str) and key[:1] != "$" for key in value)
+        coded = {key: encode(item, f"{path}/{key}", tensors, seen) for key, item in value.items()}
+        return coded if plain else {"$dict": [[key, item] for key, item in coded.items()]}
+    if value is None or isinstance(value, _PLAIN):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"$float": repr(float(value))}
-    if isinstance(value, list | tuple):
+    if isinstance(value, _ROWS):
         items = [encode(item, f"{path}/{i}", tensors, seen) for i, item in enumerate(value)]
         return {"$tuple": items} if isinstance(value, tuple) else items
-    if isinstance(value, dict) and all(isinstance(key, str | int) for key in value):
-        pairs = [[key, encode(item, f"{path}/{key}", tensors, seen)] for key, item in value.items()]
-        plain = all(isinstance(key, str) and not key.startswith("$") for key in value)
-        return dict(pairs) if plain else {"$dict": pairs}
     raise TypeError(f"cannot save {path[1:] or 'the state'}: {type(value).__name__} is neither a tensor nor plain")
 
 
