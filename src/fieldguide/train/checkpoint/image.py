@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from errno import EFBIG
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -52,20 +53,20 @@ class Image:
         if not leads:
             slices = {name: part for name, part in named.items() if isinstance(part, Slice) and part.tensor.numel()}
             named = {name: part for name, part in slices.items() if part.tensor.shape != part.shape}
-        tensors = {name: part.tensor if isinstance(part, Slice) else part for name, part in named.items()}
-        order = sorted(named, key=lambda name: _ORDER[tensors[name].dtype])
+        held = [(name, part.tensor if isinstance(part, Slice) else part) for name, part in named.items()]
+        held.sort(key=lambda entry: _ORDER[entry[1].dtype])
         return cls(
             values=values,
-            parts={name: named[name] for name in order},
-            tensors=[tensors[name] for name in order],
-            nbytes=sum(tensor.nbytes for tensor in tensors.values()),
+            parts={name: named[name] for name, _ in held},
+            tensors=[tensor for _, tensor in held],
+            nbytes=sum(tensor.nbytes for _, tensor in held),
         )
 
     @torch.no_grad()
     def copied(self, room: Tensor) -> "Image":
         """The same image with its tensors copied into ``room``, bytes on the host: later updates never reach it."""
         offset = 0
-        for dtype, group in groupby(self.tensors, key=lambda tensor: tensor.dtype):
+        for dtype, group in groupby(self.tensors, key=attrgetter("dtype")):
             flat = [tensor.reshape(-1) for tensor in group]
             sizes = [tensor.numel() for tensor in flat]
             end = offset + sum(sizes) * dtype.itemsize
