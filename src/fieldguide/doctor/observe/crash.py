@@ -131,8 +131,7 @@ def _shapes(value: Any) -> str:
 def _detached(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach() if value.requires_grad else value
-    if type(value) in {tuple, list}:
-        return type(value)(map(_detached, value))
-    if type(value) is dict:
-        return {key: _detached(part) for key, part in value.items()}
-    return value
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return kind([_detached(part) for part in value])
+    return {key: _detached(part) for key, part in value.items()} if kind is dict and value else value

@@ -11,7 +11,7 @@ from fieldguide.doctor.observe.layers import LayerWatch, own
 from fieldguide.trace import Record
 
 Optimizer = torch.optim.Optimizer
-WHOLE = 200_000  # numbers up to which updates are measured on all parameters, above it on a fixed draw of them
+WHOLE = 100_000  # numbers up to which updates are measured on all parameters, above it on a fixed draw of them
 MARK = 1 << 12  # and at least so many of each
 
 
