@@ -88,7 +88,7 @@ def _input(given: Tensor) -> dict[str, Tensor]:
 
 def _zeros(x: Tensor) -> Tensor:
     """Their share; as floats, which PyTorch's processor kernels compare several times as fast as into booleans."""
-    return torch.eq(x, 0, out=torch.empty(x.shape, device=x.device)).mean()
+    return torch.eq(x, 0, out=torch.empty_like(x, dtype=torch.float32)).mean()
 
 
 def _share(true: Tensor) -> Tensor:
