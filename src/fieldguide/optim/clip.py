@@ -48,16 +48,17 @@ def build_clip(name: str, limit: float, model: nn.Module) -> Clip:
 def global_norm(tensors: Sequence[Tensor]) -> Float[Tensor, ""]:
     """Euclidean norm of all tensors together, on the device of the first; one foreach pass, no copy to the host."""
     norms = _foreach_norm(list(tensors))
-    return torch.linalg.vector_norm(torch.stack([norm.to(norms[0]) for norm in norms]))
+    if len({(norm.device, norm.dtype) for norm in norms}) > 1:
+        norms = [norm.to(norms[0]) for norm in norms]
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> Float[Tensor, ""]:
     """Scales the gradients down to a global Euclidean norm of at most ``max_norm`` (Pascanu et al. 2013, Alg. 1)."""
     gradients, norm = _measured(parameters)
-    if gradients and max_norm > 0:
-        factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-        if norm.device.type != "cpu" or factor != 1:  # the CPU can look without waiting, and save the pass
-            _foreach_mul_(gradients, factor)
+    # The CPU can look without waiting, and save the pass that would change nothing.
+    if gradients and max_norm > 0 and not (norm.device.type == "cpu" and norm.item() < 0.999 * max_norm):
+        _foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
 

@@ -121,7 +121,9 @@ def build_plan(settings: ScheduleSettings, steps: int) -> Plan:
     """
     return Plan(
         build_schedule(settings, steps),
-        partial(cosine, steps=steps, final=settings.weight_decay_final),
+        partial(cosine, steps=steps, final=settings.weight_decay_final)
+        if settings.weight_decay_final != 1
+        else constant,
         _momentum(settings, steps),
         Plateau(settings.plateau_epochs, settings.gamma, settings.final) if settings.name == "plateau" else None,
     )
