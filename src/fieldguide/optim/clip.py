@@ -57,7 +57,7 @@ def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> Float
     """Scales the gradients down to a global Euclidean norm of at most ``max_norm`` (Pascanu et al. 2013, Alg. 1)."""
     gradients, norm = _measured(parameters)
     # The CPU can look without waiting, and save the pass that would change nothing.
-    if gradients and max_norm > 0 and not (norm.device.type == "cpu" and norm.item() < 0.999 * max_norm):
+    if gradients and max_norm > 0 and not (norm.device.type == "cpu" and norm.item() + 1e-6 < 0.999 * max_norm):
         _foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
 

@@ -119,11 +119,10 @@ def build_plan(settings: ScheduleSettings, steps: int) -> Plan:
     Raises:
         FieldguideError: an unknown schedule.
     """
+    final = settings.weight_decay_final
     return Plan(
         build_schedule(settings, steps),
-        partial(cosine, steps=steps, final=settings.weight_decay_final)
-        if settings.weight_decay_final != 1
-        else constant,
+        constant if final == 1 else partial(cosine, steps=steps, final=final),
         _momentum(settings, steps),
         Plateau(settings.plateau_epochs, settings.gamma, settings.final) if settings.name == "plateau" else None,
     )
