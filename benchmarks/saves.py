@@ -76,7 +76,8 @@ def measure(folder: Path, training: Training, rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {"save": [], "unchecked": [], "wait": [], "step": [], "lost": []}
     for step in range(rounds + 2):  # the first two warm up memory and disk
         now = {}
-        for name, disk.Checksum in (("unchecked", Unread), ("save", CHECKSUM)):
+        for name, checksum in (("unchecked", Unread), ("save", CHECKSUM)):
+            disk.Checksum = checksum
             training.step()  # before each, for what a step leaves in the caches makes a save faster or slower
             now[name] = seconds(partial(checkpoints.save, training.state, step=step))
         training.step()
